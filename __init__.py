@@ -1,0 +1,16 @@
+"""ComfyUI's entry point of the pack."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+
+class VIPaintExtension(ComfyExtension):
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        from .nodes import NODES
+
+        return list(NODES)
+
+
+async def comfy_entrypoint() -> VIPaintExtension:
+    return VIPaintExtension()

@@ -1,0 +1,329 @@
+"""Procedural 128 x 128 portraits whose conditional distributions are known exactly.
+
+A portrait is a background gradient (continuous hue) under six cut-out layers: skin, hair,
+left eye, right eye, mouth and accessory. All attributes are independent and uniform, except
+that both eyes are the same. Layers touch disjoint parts of the picture, so given any visible
+part the exact posterior is: what is visible is determined, what is hidden is uniform, and a
+hidden eye equals the visible one.
+
+Every layer is drawn once with Pillow at four times the resolution and cached; pictures are
+alpha composites in torch, so that rendering a batch costs six multiply-adds per pixel and the
+reader below matches against the very templates that the generator used.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+
+SIZE = 128
+_SCALE = 4
+
+SKINS = ((255, 224, 196), (240, 184, 135), (198, 134, 90), (141, 85, 52), (92, 54, 38), (160, 200, 120))
+HAIR_COLOURS = ((35, 25, 25), (120, 60, 20), (235, 195, 70), (190, 40, 120))
+HAIR_STYLES = ("cap", "bun", "spikes")
+EYE_COLOURS = ((30, 90, 220), (30, 150, 60), (110, 60, 20), (200, 30, 30))
+EYE_SHAPES = ("round", "narrow", "square")
+MOUTHS = ("smile", "flat", "open", "grin")
+ACCESSORIES = ("none", "bird", "badge")
+
+# Number of values of every discrete attribute. Hair and eyes combine a shape and a colour.
+ATTRIBUTES = {
+    "skin": len(SKINS),
+    "hair_style": len(HAIR_STYLES),
+    "hair_colour": len(HAIR_COLOURS),
+    "eye_shape": len(EYE_SHAPES),
+    "eye_colour": len(EYE_COLOURS),
+    "mouth": len(MOUTHS),
+    "accessory": len(ACCESSORIES),
+}
+# What the reader matches: each group is one layer of the composite.
+GROUPS = {
+    "skin": len(SKINS),
+    "hair": len(HAIR_STYLES) * len(HAIR_COLOURS),
+    "eye_left": len(EYE_SHAPES) * len(EYE_COLOURS),
+    "eye_right": len(EYE_SHAPES) * len(EYE_COLOURS),
+    "mouth": len(MOUTHS),
+    "accessory": len(ACCESSORIES),
+}
+MASKS = ("right", "top", "bottom", "centre")
+
+
+def _draw(group: str, value: int) -> Image.Image:
+    """Draws one layer as RGBA at `_SCALE` times the final size (coordinates in final pixels)."""
+    image = Image.new("RGBA", (SIZE * _SCALE, SIZE * _SCALE))
+    pen = ImageDraw.Draw(image)
+
+    def box(cx: float, cy: float, rx: float, ry: float) -> list[float]:
+        return [(cx - rx) * _SCALE, (cy - ry) * _SCALE, (cx + rx) * _SCALE, (cy + ry) * _SCALE]
+
+    def points(*xy: tuple[float, float]) -> list[tuple[float, float]]:
+        return [(x * _SCALE, y * _SCALE) for x, y in xy]
+
+    if group == "skin":
+        skin = SKINS[value]
+        pen.rectangle(box(64, 106, 10, 10), fill=skin)
+        pen.ellipse(box(64, 66, 28, 36), fill=skin)
+        pen.rounded_rectangle([26 * _SCALE, 112 * _SCALE, 102 * _SCALE, 140 * _SCALE], 12 * _SCALE, fill=(60, 66, 86))
+        pen.ellipse(box(64, 112, 10, 5), fill=skin)
+    elif group == "hair":
+        style, colour = HAIR_STYLES[value // len(HAIR_COLOURS)], HAIR_COLOURS[value % len(HAIR_COLOURS)]
+        pen.ellipse(box(64, 54, 33, 33), fill=colour)
+        pen.rectangle([0, 50 * _SCALE, SIZE * _SCALE, SIZE * _SCALE], fill=(0, 0, 0, 0))
+        if style == "bun":
+            pen.ellipse(box(64, 14, 12, 11), fill=colour)
+        elif style == "spikes":
+            for x in (42, 56.5, 71.5, 86):
+                pen.polygon(points((x - 8, 34), (x + (x - 64) * 0.25, 5), (x + 8, 34)), fill=colour)
+    elif group in ("eye_left", "eye_right"):
+        cx, cy = (51, 72) if group == "eye_left" else (77, 72)
+        shape, colour = EYE_SHAPES[value // len(EYE_COLOURS)], EYE_COLOURS[value % len(EYE_COLOURS)]
+        white = (250, 250, 250)
+        if shape == "round":
+            pen.ellipse(box(cx, cy, 7, 6.5), fill=white)
+            pen.ellipse(box(cx, cy, 4, 4), fill=colour)
+        elif shape == "narrow":
+            pen.ellipse(box(cx, cy, 9, 4), fill=white)
+            pen.ellipse(box(cx, cy, 5, 3.6), fill=colour)
+        else:
+            pen.rectangle(box(cx, cy, 7, 6.5), fill=white)
+            pen.rectangle(box(cx, cy, 3.5, 6.5), fill=colour)
+    elif group == "mouth":
+        kind, cy = MOUTHS[value], 89
+        if kind == "smile":
+            pen.pieslice(box(64, cy - 4, 11, 9), 0, 180, fill=(170, 30, 50))
+        elif kind == "flat":
+            pen.rectangle(box(64, cy, 10, 2), fill=(110, 30, 40))
+        elif kind == "open":
+            pen.ellipse(box(64, cy, 6, 6), fill=(60, 10, 20))
+        else:
+            pen.rounded_rectangle(box(64, cy, 11, 5), 3 * _SCALE, fill=(120, 20, 30))
+            pen.rectangle(box(64, cy, 9, 2.6), fill=(250, 250, 250))
+    elif ACCESSORIES[value] == "bird":
+        pen.polygon(points((104, 94), (97, 97), (104, 100)), fill=(240, 150, 20))
+        pen.ellipse(box(112, 96, 9, 11), fill=(40, 170, 90))
+        pen.ellipse(box(109, 92, 2, 2), fill=(10, 10, 10))
+    elif ACCESSORIES[value] == "badge":
+        pen.ellipse(box(86, 121, 6, 6), fill=(240, 200, 40))
+    return image
+
+
+@lru_cache(maxsize=None)
+def layer(group: str) -> torch.Tensor:
+    """Premultiplied RGBA templates of one group, shape (values, 4, 128, 128), in [0, 1]."""
+    rows = []
+    for value in range(GROUPS[group]):
+        rgba = np.asarray(_draw(group, value), dtype=np.float32) / 255.0
+        rgba[..., :3] *= rgba[..., 3:]
+        rows.append(rgba.reshape(SIZE, _SCALE, SIZE, _SCALE, 4).mean((1, 3)))
+    return torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2).contiguous()
+
+
+@lru_cache(maxsize=None)
+def support(group: str) -> torch.Tensor:
+    """Pixels that tell the values of a group apart, shape (128, 128), bool."""
+    templates = layer(group)
+    return (templates.amax(0) - templates.amin(0)).amax(0) > 0.02
+
+
+@lru_cache(maxsize=None)
+def _background_pixels() -> torch.Tensor:
+    alpha = torch.stack([layer(group)[:, 3].amax(0) for group in GROUPS]).amax(0)
+    return alpha == 0
+
+
+def background(hue: torch.Tensor) -> torch.Tensor:
+    """Background gradients for hues in cycles, (N,) -> (N, 3, 128, 128)."""
+    phase = 2 * math.pi * (hue[:, None] - torch.arange(3) / 3)
+    colour = 0.55 + 0.3 * torch.cos(phase)
+    shade = torch.linspace(1.1, 0.75, SIZE)
+    return (colour[:, :, None, None] * shade[None, None, :, None]).expand(-1, -1, -1, SIZE).clamp(0, 1)
+
+
+@dataclass(frozen=True)
+class Attributes:
+    """Attributes of N portraits: `hue` (N,) in cycles and `groups`, a (N,) index per layer."""
+
+    hue: torch.Tensor
+    groups: dict[str, torch.Tensor]
+
+    def __len__(self) -> int:
+        return len(self.hue)
+
+    def __getitem__(self, index: slice | torch.Tensor) -> Attributes:
+        return Attributes(self.hue[index], {name: value[index] for name, value in self.groups.items()})
+
+    def discrete(self) -> dict[str, torch.Tensor]:
+        """The seven discrete attributes by name, (N,) each (-1 where unread); eyes are the left eye's."""
+        hair, eye = self.groups["hair"], self.groups["eye_left"]
+        return {
+            "skin": self.groups["skin"],
+            "hair_style": hair.div(len(HAIR_COLOURS), rounding_mode="floor"),
+            "hair_colour": torch.where(hair < 0, hair, hair % len(HAIR_COLOURS)),
+            "eye_shape": eye.div(len(EYE_COLOURS), rounding_mode="floor"),
+            "eye_colour": torch.where(eye < 0, eye, eye % len(EYE_COLOURS)),
+            "mouth": self.groups["mouth"],
+            "accessory": self.groups["accessory"],
+        }
+
+
+def sample_attributes(count: int, generator: torch.Generator) -> Attributes:
+    """Draws independent uniform attributes; the right eye copies the left."""
+    groups = {name: torch.randint(size, (count,), generator=generator) for name, size in GROUPS.items()}
+    groups["eye_right"] = groups["eye_left"]
+    return Attributes(torch.rand(count, generator=generator), groups)
+
+
+def render(attributes: Attributes) -> torch.Tensor:
+    """Portraits in [0, 1], shape (N, 3, 128, 128)."""
+    picture = background(attributes.hue)
+    for name in GROUPS:
+        top = layer(name)[attributes.groups[name]]
+        picture = top[:, :3] + (1 - top[:, 3:]) * picture
+    return picture
+
+
+def hole(name: str) -> torch.Tensor:
+    """The benchmark's masks, (128, 128) bool, True where pixels are hidden."""
+    mask = torch.zeros(SIZE, SIZE, dtype=torch.bool)
+    if name == "right":
+        mask[:, 64:] = True
+    elif name == "top":
+        mask[:64] = True
+    elif name == "bottom":
+        mask[64:] = True
+    elif name == "centre":
+        mask[32:96, 32:96] = True
+    else:
+        raise ValueError(f"hole: expected one of {', '.join(MASKS)}, found {name!r}")
+    return mask
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the reader found in N pictures.
+
+    `error[group]` is the root mean square distance to the best template, `matched[group]`
+    whether that distance is below `tolerance(group)`; groups outside the region are -1 and matched.
+    """
+
+    attributes: Attributes
+    error: dict[str, torch.Tensor]
+    matched: dict[str, torch.Tensor]
+
+    @property
+    def valid(self) -> torch.Tensor:
+        """Pictures in which every readable group matches a template and both eyes agree, (N,) bool."""
+        return torch.stack(list(self.matched.values())).all(0) & self.eyes_agree
+
+    @property
+    def eyes_agree(self) -> torch.Tensor:
+        left, right = self.attributes.groups["eye_left"], self.attributes.groups["eye_right"]
+        return (left == right) | (left < 0) | (right < 0)
+
+    def require(self) -> Attributes:
+        """The attributes, or a ValueError that names the first picture and group that match nothing."""
+        for name, matched in self.matched.items():
+            if not matched.all():
+                row = int((~matched).nonzero()[0])
+                raise ValueError(
+                    f"read: picture {row} matches no template of {name!r}: root mean square error "
+                    f"{float(self.error[name][row]):.3f}, expected at most {tolerance(name):.3f}"
+                )
+        return self.attributes
+
+
+BACKGROUND_TOLERANCE = 0.05
+
+
+@lru_cache(maxsize=None)
+def tolerance(group: str) -> float:
+    """Half the root mean square distance between the two nearest templates of a group.
+
+    Below it the nearest template is the only one that can be meant (triangle inequality).
+    """
+    if group == "background":
+        return BACKGROUND_TOLERANCE
+    templates = layer(group)[:, :, _own(group)]
+    shown = (templates[:, :3] + 0.5 * (1 - templates[:, 3:])).flatten(1)
+    distance = torch.cdist(shown, shown) / shown.shape[1] ** 0.5
+    return 0.5 * float(distance[~torch.eye(len(shown), dtype=torch.bool)].min())
+
+
+def read(pictures: torch.Tensor, region: torch.Tensor | None = None) -> Reading:
+    """Recovers attributes of pictures by matching rendered templates.
+
+    pictures: (N, 3, 128, 128) in [0, 1]. region: (128, 128) bool, the pixels to look at
+    (default all). A group is read when at least half of its support lies in the region.
+    Raises ValueError for another shape.
+    """
+    if pictures.ndim != 4 or tuple(pictures.shape[1:]) != (3, SIZE, SIZE):
+        raise ValueError(f"read: expected pictures of shape (N, 3, {SIZE}, {SIZE}), found {tuple(pictures.shape)}")
+    pictures = pictures.float().cpu()
+    region = torch.ones(SIZE, SIZE, dtype=torch.bool) if region is None else region
+    count = len(pictures)
+    hue, hue_error = _read_hue(pictures, region & _background_pixels())
+    base = background(hue)
+    groups: dict[str, torch.Tensor] = {}
+    error: dict[str, torch.Tensor] = {"background": hue_error}
+    for name in GROUPS:
+        pixels = _own(name) & region
+        if pixels.sum() < 0.5 * _own(name).sum():
+            groups[name] = torch.full((count,), -1)
+            error[name] = torch.zeros(count)
+            continue
+        target = pictures[:, :, pixels]
+        under = base[:, :, pixels]
+        templates = layer(name)[:, :, pixels]
+        distance = torch.stack(
+            [(t[:3] + (1 - t[3:]) * under - target).square().mean((1, 2)).sqrt() for t in templates], dim=1
+        )
+        error[name], groups[name] = distance.min(1)
+        chosen = layer(name)[groups[name]]
+        base = chosen[:, :3] + (1 - chosen[:, 3:]) * base
+    matched = {name: value <= tolerance(name) for name, value in error.items()}
+    return Reading(Attributes(hue, groups), error, matched)
+
+
+@lru_cache(maxsize=None)
+def _own(name: str) -> torch.Tensor:
+    """Support of a group without the pixels that a layer above it may cover, (128, 128) bool."""
+    pixels = support(name)
+    for other in list(GROUPS)[list(GROUPS).index(name) + 1 :]:
+        pixels = pixels & ~(layer(other)[:, 3].amax(0) > 0)
+    return pixels
+
+
+def _read_hue(pictures: torch.Tensor, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Least-squares hue over background pixels: the gradient is linear in (cos, sin) of the hue."""
+    shade = torch.linspace(1.1, 0.75, SIZE)[:, None].expand(SIZE, SIZE)[pixels]
+    offset = 2 * math.pi * torch.arange(3) / 3
+    basis = 0.3 * torch.stack([torch.cos(offset)[:, None] * shade, torch.sin(offset)[:, None] * shade])
+    residual = pictures[:, :, pixels] - 0.55 * shade
+    gram = torch.einsum("kcp,lcp->kl", basis, basis)
+    moment = torch.einsum("kcp,ncp->nk", basis, residual)
+    cosine, sine = torch.linalg.solve(gram, moment.T)
+    hue = torch.remainder(torch.atan2(sine, cosine) / (2 * math.pi), 1.0)
+    error = (background(hue)[:, :, pixels] - pictures[:, :, pixels]).square().mean((1, 2)).sqrt()
+    return hue, error
+
+
+def hidden_attributes(mask: torch.Tensor) -> list[str]:
+    """Names of discrete attributes that a hole hides completely: their exact posterior is uniform."""
+    covered = {name: bool((~support(name) | mask).all()) for name in GROUPS}
+    covered["eyes"] = covered["eye_left"] and covered["eye_right"]
+    of = {
+        "skin": "skin",
+        "hair_style": "hair",
+        "hair_colour": "hair",
+        "eye_shape": "eyes",
+        "eye_colour": "eyes",
+        "mouth": "mouth",
+        "accessory": "accessory",
+    }
+    return [name for name in ATTRIBUTES if covered[of[name]]]

@@ -1,0 +1,24 @@
+"""The pack's ComfyUI nodes: thin adapters between the host's graph and `vipaint_core`."""
+
+from __future__ import annotations
+
+from .composite import VIPaintComposite
+from .fit import VIPaintFit
+from .inpaint import VIPaintInpaint
+from .posterior_files import VIPaintLoadPosterior, VIPaintSavePosterior
+from .sample import VIPaintSample
+from .uncertainty import VIPaintUncertainty
+from .unconditional import VIPaintUnconditional
+
+NODES = (
+    VIPaintInpaint,
+    VIPaintFit,
+    VIPaintSample,
+    VIPaintSavePosterior,
+    VIPaintLoadPosterior,
+    VIPaintComposite,
+    VIPaintUncertainty,
+    VIPaintUnconditional,
+)
+
+__all__ = ["NODES"]

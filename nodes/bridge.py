@@ -1,0 +1,305 @@
+"""The one gradient boundary: the host's MODEL and CONDITIONING as a differentiable denoiser.
+
+Everything runs inside the host's own guider, so that CFG, LoRA, ControlNet, area conditioning and
+hooks work as they do in KSampler; `model_wrap` below is the host's CFG-combined x0 prediction.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, TypeVar
+
+import comfy.conds
+import comfy.controlnet
+import comfy.model_management
+import comfy.model_sampling
+import comfy.patcher_extension
+import comfy.samplers
+import comfy.utils
+import latent_preview
+import torch
+from comfy.ldm.modules.attention import attention_pytorch
+
+from ..vipaint_core import VARIANCE_EXPLODING, Coordinate, Progress, rectified_flow
+from ..vipaint_core.denoiser import Denoiser
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Work = Callable[[Denoiser, Coordinate, torch.device], T]
+
+# Image-to-image networks have no noise level; CogVideoX's v-prediction mixes two coordinates.
+_REFUSED = ("IMG_TO_IMG", "IMG_TO_IMG_FLOW", "V_PREDICTION_DDPM")
+# The host runs these at z = x0 + sigma * eps, whatever the network inside predicts.
+_EXPLODING = ("EPS", "COSMOS_RFLOW")
+# Hooks and patches read the schedule of a run to know where they are in it.
+_SCHEDULE_STEPS = 30
+_PREVIEW_SECONDS = 0.1
+
+
+def family(model: Any) -> str:
+    """Name of a model's family, e.g. `SD3 (FLOW)`: posteriors are exchanged within one family only."""
+    kind = getattr(getattr(model.model, "model_type", None), "name", "unknown")
+    return f"{type(model.model).__name__} ({kind})"
+
+
+def coordinate(model: Any) -> Coordinate:
+    """The map between the core's noise levels and a model's. Raises ValueError for unknown families."""
+    sampling = model.get_model_object("model_sampling")
+
+    def is_one_of(*names: str) -> bool:
+        classes = (getattr(comfy.model_sampling, name, None) for name in names)
+        return any(isinstance(sampling, found) for found in classes if found is not None)
+
+    if not is_one_of(*_REFUSED):
+        if is_one_of("CONST"):
+            return rectified_flow(float(getattr(sampling, "noise_scale", 1.0)))
+        if is_one_of(*_EXPLODING):
+            return VARIANCE_EXPLODING
+    kinds = [base.__name__ for base in type(sampling).__mro__ if base.__module__ == comfy.model_sampling.__name__]
+    raise ValueError(
+        "VIPaint, input `model`: expected a diffusion or rectified-flow image model, found the family "
+        f"{family(model)} with sampling {' / '.join(kinds)}, whose noise levels VIPaint does not know. Use an image "
+        "model such as SD1.5, SDXL, SD3 or Flux."
+    )
+
+
+def largest_level(model: Any) -> float:
+    """The largest noise-to-signal ratio that the model was trained for; infinite for flows."""
+    place = coordinate(model)
+    # A flow's largest sigma is the time 1, at which nothing of the picture is left.
+    sigma = float(model.get_model_object("model_sampling").sigma_max) * place.noise_scale
+    if place.flow and sigma >= place.noise_scale * (1 - 1e-6):
+        return math.inf
+    return float(place.s_of_sigma(sigma))
+
+
+def open_denoiser(
+    model: Any,
+    positive: Any,
+    negative: Any,
+    *,
+    cfg: float,
+    shape: tuple[int, ...],
+    seed: int,
+    gradient: bool,
+    work: Work[T],
+) -> T:
+    """Runs `work(denoiser, coordinate, device)` inside the host's guider and returns its result.
+
+    shape: (rows, C, H, W) of the largest batch that `work` will ask for, in model scale; the host
+    plans its memory with it. gradient: the denoiser is differentiable in u wherever gradients are
+    enabled. `work` runs without inference mode and without gradients unless it enables them. The
+    caller's model, its parameters' flags and the host's state are as before when this returns.
+    """
+    place = coordinate(model)
+    patcher = _for_gradients(model) if gradient else model
+    sampling = patcher.get_model_object("model_sampling")
+    sigmas = comfy.samplers.calculate_sigmas(sampling, "simple", _SCHEDULE_STEPS)
+    guider = comfy.samplers.CFGGuider(patcher)
+    guider.set_conds(positive, negative)
+    guider.set_cfg(cfg)
+    runner = _Runner(work, place, gradient)
+    zeros = torch.zeros(shape)
+    guider.sample(zeros, zeros, runner, sigmas, disable_pbar=True, seed=seed)
+    if not runner.results:
+        raise RuntimeError("VIPaint: a wrapper of another extension replaced the sampling loop; disable it")
+    return runner.results[0]
+
+
+class _Runner(comfy.samplers.Sampler, Generic[T]):
+    """A host sampler that hands its model to `work` instead of following the schedule."""
+
+    def __init__(self, work: Work[T], place: Coordinate, gradient: bool) -> None:
+        self.work, self.place, self.gradient = work, place, gradient
+        self.results: list[T] = []
+
+    def sample(
+        self,
+        model_wrap: Any,
+        sigmas: torch.Tensor,
+        extra_args: dict[str, Any],
+        callback: Any,
+        noise: torch.Tensor,
+        latent_image: torch.Tensor | None = None,
+        denoise_mask: torch.Tensor | None = None,
+        disable_pbar: bool = False,
+    ) -> torch.Tensor:
+        options = {"model_options": extra_args.get("model_options", {}), "seed": extra_args.get("seed")}
+        ambient = torch.is_inference_mode_enabled()
+
+        last = math.inf
+
+        def denoise(u: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+            nonlocal last
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            if float(s.max()) > last:
+                _rewind_hooks(model_wrap)
+            last = float(s.max())
+            z, sigma = self.place.to_host(u.float(), s.float())
+            # The host counts a flow's time from 0 to 1, without the scale of its noise.
+            sigma = (sigma / self.place.noise_scale if self.place.flow else sigma).clone()
+            if self.gradient:
+                return model_wrap(z, sigma, **options)
+            # As the host's own samplers do it; the clone makes the result an ordinary tensor again.
+            with torch.inference_mode(ambient), torch.no_grad():
+                x0 = model_wrap(z, sigma, **options)
+            return x0.clone()
+
+        with torch.inference_mode(False), torch.no_grad(), contextlib.ExitStack() as stack:
+            if self.gradient:
+                modules = [model_wrap.inner_model, *_loaded_modules(model_wrap)]
+                stack.enter_context(_differentiable(modules))
+                stack.enter_context(_ordinary_conditioning(model_wrap))
+                stack.enter_context(_training())
+                # Flux blocks and ControlNet write into tensors that backward still needs.
+                stack.enter_context(torch.autograd.graph.allow_mutation_on_saved_tensors())
+            self.results.append(self.work(denoise, self.place, noise.device))
+        return noise
+
+
+def _for_gradients(model: Any) -> Any:
+    """A clone of the model that backward can pass through; the caller's model stays as it is."""
+    if model.is_dynamic():
+        # Streamed weights share buffers that are overwritten before backward reads them. The host
+        # keeps the delegate of a model, so only the first use loads it anew.
+        if hasattr(model, "get_non_dynamic_delegate"):
+            model = model.get_non_dynamic_delegate()
+        else:
+            model = model.clone(disable_dynamic=True)
+    clone = model.clone()
+    if clone.get_additional_models_with_key("multigpu"):
+        log.info("VIPaint: gradients use one GPU; the others of a multi-GPU model stay idle")
+        clone.remove_additional_models("multigpu")
+    transformer = clone.model_options.setdefault("transformer_options", {})
+    # Sage and flash attention have no backward; the CPU's default raises in it.
+    transformer["optimized_attention_override"] = _plain_attention
+    clone.add_wrapper(comfy.patcher_extension.WrappersMP.PREPARE_SAMPLING, _load_fully)
+    return clone
+
+
+def _plain_attention(_function: Callable[..., Any], *args: Any, **kwargs: Any) -> torch.Tensor:
+    return attention_pytorch(*args, **kwargs)
+
+
+def _load_fully(executor: Any, *args: Any, **kwargs: Any) -> Any:
+    """Partly loaded models stream weights, with the hazard of dynamic ones."""
+    return executor(*args, **{**kwargs, "force_full_load": True})
+
+
+def _loaded_modules(model_wrap: Any) -> list[torch.nn.Module]:
+    """ControlNets and other networks that the host has loaded for the conditioning."""
+    loaded = (getattr(patcher, "model", None) for patcher in getattr(model_wrap, "loaded_models", ()))
+    return [module for module in loaded if isinstance(module, torch.nn.Module)]
+
+
+def _rewind_hooks(model_wrap: Any) -> None:
+    """Scheduled hooks only move towards less noise; a fit goes up again at every step."""
+    groups = [cond["hooks"] for conds in model_wrap.conds.values() for cond in conds if cond.get("hooks") is not None]
+    if all(hook.hook_keyframe.is_empty() for group in groups for hook in group.hooks):
+        return
+    for group in groups:
+        group.reset()
+    # Weights that were merged for another part of the schedule.
+    model_wrap.model_patcher.cached_hook_patches.clear()
+    model_wrap.model_patcher.patch_hooks(None)
+
+
+@contextlib.contextmanager
+def _training() -> Iterator[None]:
+    """The host's flag that keeps operations without a backward out; never left behind."""
+    before = comfy.model_management.in_training
+    comfy.model_management.in_training = True
+    try:
+        yield
+    finally:
+        comfy.model_management.in_training = before
+
+
+@contextlib.contextmanager
+def _differentiable(roots: list[torch.nn.Module]) -> Iterator[None]:
+    """Makes modules fit for backward to their inputs: no inference tensors, no gradients of parameters.
+
+    Tensors are replaced one at a time by equal clones, so that no second copy of the model exists.
+    """
+    wanted: list[torch.nn.Parameter] = []
+    for module in {part for root in roots for part in root.modules()}:
+        for store in (module._parameters, module._buffers, vars(module)):
+            for name, value in list(store.items()):
+                if not isinstance(value, torch.Tensor):
+                    continue
+                if value.is_inference():
+                    plain = value.detach().clone()
+                    is_parameter = isinstance(value, torch.nn.Parameter)
+                    store[name] = torch.nn.Parameter(plain, requires_grad=False) if is_parameter else plain
+                elif isinstance(value, torch.nn.Parameter) and value.requires_grad:
+                    wanted.append(value.requires_grad_(False))
+    try:
+        yield
+    finally:
+        for parameter in wanted:
+            parameter.requires_grad_(True)
+
+
+@contextlib.contextmanager
+def _ordinary_conditioning(model_wrap: Any) -> Iterator[None]:
+    """Replaces inference tensors of the guider's processed conditioning by clones for the time being."""
+    before = model_wrap.conds
+    model_wrap.conds = _ordinary(before, {})
+    try:
+        yield
+    finally:
+        # The host cleans up what it has prepared, not our copies.
+        model_wrap.conds = before
+
+
+def _ordinary(value: Any, known: dict[int, Any]) -> Any:
+    """A copy without inference tensors. The host compares by identity, hence one copy per object."""
+    if id(value) in known:
+        return known[id(value)]
+    result = value
+    if isinstance(value, torch.Tensor):
+        result = value.clone() if value.is_inference() else value
+    elif isinstance(value, dict):
+        result = {key: _ordinary(item, known) for key, item in value.items()}
+    elif isinstance(value, list):
+        result = [_ordinary(item, known) for item in value]
+    elif isinstance(value, tuple):
+        items = [_ordinary(item, known) for item in value]
+        result = type(value)(*items) if hasattr(value, "_fields") else tuple(items)
+    elif isinstance(value, comfy.conds.CONDRegular):
+        result = copy.copy(value)
+        result.cond = _ordinary(value.cond, known)
+    elif isinstance(value, comfy.controlnet.ControlBase):
+        result = copy.copy(value)
+        for name in ("previous_controlnet", "cond_hint_original", "extra_concat_orig"):
+            setattr(result, name, _ordinary(getattr(value, name), known))
+    known[id(value)] = result
+    return result
+
+
+def reporter(model: Any, calls: int, fit_calls: int) -> Callable[[Progress], None]:
+    """A callback for the core that drives the host's progress bar and its latent preview.
+
+    calls: network calls of the whole node; fit_calls: those before the first sampling call.
+    """
+    bar = comfy.utils.ProgressBar(max(calls, 1))
+    previewer = latent_preview.get_previewer(model.load_device, model.get_model_object("latent_format"))
+    shown = -math.inf
+
+    @torch.no_grad()
+    def report(progress: Progress) -> None:
+        nonlocal shown
+        value = progress.call + (fit_calls if progress.stage == "sample" else 0)
+        preview = None
+        if previewer is not None and progress.x0 is not None and time.monotonic() - shown > _PREVIEW_SECONDS:
+            preview = previewer.decode_latent_to_preview_image("JPEG", progress.x0[:1])
+            shown = time.monotonic()
+        bar.update_absolute(value, max(calls, 1), preview)
+
+    return report

@@ -1,0 +1,109 @@
+"""From the host's pictures, latents and masks (1 = to be painted) to the core's observation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy import ndimage
+
+from ..vipaint_core import Observation
+from . import validation
+
+
+def observe(
+    node: str,
+    model: Any,
+    latent_image: dict[str, Any] | None,
+    image: torch.Tensor | None,
+    mask: torch.Tensor | None,
+    vae: Any | None,
+) -> Observation:
+    """The observation of either `latent_image` (with its noise mask or `mask`) or `image`, `mask` and `vae`."""
+    if latent_image is not None and image is not None:
+        raise validation.problem(node, "image", "either latent_image or image", "both", "Disconnect one of them.")
+    if latent_image is not None:
+        latent = validation.check_latent(node, model, latent_image)
+        name, given = ("mask", mask) if mask is not None else ("latent_image", latent_image.get("noise_mask"))
+        if given is None:
+            raise validation.problem(
+                node,
+                "mask",
+                "a mask, connected here or set with Set Latent Noise Mask",
+                "none",
+                "White areas of the mask are painted.",
+            )
+        hole = validation.check_mask(node, name, given, len(latent))
+    elif image is not None:
+        latent, hole = _encode(node, model, image, mask, vae)
+    else:
+        raise validation.problem(
+            node,
+            "latent_image",
+            "latent_image with a noise mask, or image, mask and vae",
+            "neither",
+            "Connect one of the two.",
+        )
+    # Nodes run in inference mode, whose tensors autograd refuses: leave it and copy.
+    with torch.inference_mode(False), torch.no_grad():
+        ours = model.get_model_object("latent_format").process_in(latent.detach().clone().float())
+        seen = 1 - latent_hole(hole.detach().clone(), latent.shape[-2:])
+        return Observation(ours.cpu().clone(), seen.cpu().clone())
+
+
+def _encode(
+    node: str, model: Any, image: torch.Tensor, mask: torch.Tensor | None, vae: Any | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Latent (B, C, h, w) in the host's scale and hole (B, 1, H, W)."""
+    for name, given in (("mask", mask), ("vae", vae)):
+        if given is None:
+            raise validation.problem(
+                node, name, "image, mask and vae together", f"no {name}", "Connect it, or use latent_image instead."
+            )
+    assert mask is not None and vae is not None
+    pixels = validation.check_image(node, "image", image)
+    hole = validation.check_mask(node, "mask", mask, len(pixels))
+    validation.check_same_size(node, "mask", hole, pixels)
+    ratio = int(vae.spacial_compression_encode())
+    height, width = pixels.shape[1:3]
+    if height % ratio or width % ratio:
+        raise validation.problem(
+            node,
+            "image",
+            f"width and height that are multiples of {ratio}, the VAE's cell",
+            f"{width} x {height} pixels",
+            f"Crop or pad both, for example to {-(-width // ratio) * ratio} x {-(-height // ratio) * ratio}.",
+        )
+    latent = vae.encode(fill_from_nearest(pixels, hole))
+    return validation.check_latent(node, model, {"samples": latent}), hole
+
+
+def latent_hole(hole: torch.Tensor, size: tuple[int, int] | torch.Size) -> torch.Tensor:
+    """The hole in latent cells, (B, 1, h, w): a cell is as hidden as its most hidden pixel."""
+    spare = max(hole.shape[-2] % size[0], hole.shape[-1] % size[1])
+    if spare and hole.shape[-2] > size[0] and hole.shape[-1] > size[1]:
+        # The VAE crops such pictures: cells and mask are apart by up to `spare` pixels.
+        hole = F.max_pool2d(hole, 2 * spare + 1, 1, spare)
+    return F.adaptive_max_pool2d(hole, tuple(size))
+
+
+def fill_from_nearest(pixels: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
+    """Pixels (B, H, W, C) with the hole (B, 1, H, W) filled from the nearest visible pixels.
+
+    No hidden pixel is left; half-hidden ones are mixed. Encoders look beyond their cell: a filler
+    of another colour would tint the visible cells at the border.
+    """
+    rows = []
+    for picture, cover in zip(pixels, hole[:, 0], strict=True):
+        weight = cover.to(picture)[..., None]
+        hidden = cover.cpu().numpy() > 0
+        if hidden.all():
+            near = torch.full_like(picture, 0.5)
+        else:
+            index = ndimage.distance_transform_edt(hidden, return_distances=False, return_indices=True)
+            line, column = (torch.from_numpy(np.ascontiguousarray(i)).long().to(picture.device) for i in index)
+            near = picture[line, column]
+        rows.append(torch.where(weight > 0, picture * (1 - weight) + near * weight, picture))
+    return torch.stack(rows)

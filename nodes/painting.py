@@ -1,0 +1,190 @@
+"""What the painting nodes share: sockets, and the core run inside the bridge."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import Any
+
+import comfy.model_management
+import torch
+from comfy_api.latest import io
+
+from ..vipaint_core import PRESETS, Coordinate, Fit, Observation, Preset, fit, planned_evaluations, sample
+from ..vipaint_core.denoiser import Denoiser
+from . import bridge, validation
+from .observe import observe
+
+log = logging.getLogger(__name__)
+
+CATEGORY = "VIPaint"
+BATCH = 8
+Posterior = io.Custom("VIPAINT_POSTERIOR")
+
+
+def model_inputs() -> list[io.Input]:
+    return [
+        io.Model.Input("model", tooltip="Any diffusion or rectified-flow image model; no inpainting model is needed."),
+        io.Conditioning.Input("positive", tooltip="What the picture should show. One prompt for all pictures."),
+        io.Conditioning.Input("negative", tooltip="What to move away from. Unused where cfg is 1."),
+    ]
+
+
+def seed_input() -> io.Input:
+    return io.Int.Input(
+        "seed",
+        default=0,
+        min=0,
+        max=0xFFFFFFFFFFFFFFFF,
+        control_after_generate=True,
+        tooltip="The same seed and settings give the same result.",
+    )
+
+
+def cfg_input() -> io.Input:
+    return io.Float.Input(
+        "cfg",
+        default=4.0,
+        min=0.0,
+        max=100.0,
+        step=0.1,
+        round=0.01,
+        tooltip="Guidance by the prompt: higher follows it more closely with less variety. 1 ignores the negative "
+        "prompt and takes half the time.",
+    )
+
+
+def fills_input() -> io.Input:
+    return io.Int.Input(
+        "fills",
+        default=4,
+        min=1,
+        max=64,
+        tooltip="How many different fills to draw for each picture; time grows with it.",
+    )
+
+
+def preset_input() -> io.Input:
+    words = " ".join(f"{preset.name}: {preset.description}" for preset in PRESETS.values())
+    return io.Combo.Input("preset", options=list(PRESETS), default="balanced", tooltip=words)
+
+
+def observation_inputs() -> list[io.Input]:
+    return [
+        io.Latent.Input(
+            "latent_image",
+            optional=True,
+            tooltip="An encoded picture with a noise mask (Set Latent Noise Mask). Use this or image, mask and vae.",
+        ),
+        io.Image.Input(
+            "image",
+            optional=True,
+            tooltip="The picture to paint in; needs mask and vae. The hole is covered before encoding, so that nothing "
+            "hidden leaks into the result.",
+        ),
+        io.Mask.Input(
+            "mask",
+            optional=True,
+            tooltip="White is painted, black is kept, grey is kept loosely. Replaces a noise mask.",
+        ),
+        io.Vae.Input("vae", optional=True, tooltip="The model's VAE, to encode image. Not needed with latent_image."),
+    ]
+
+
+def posterior_output() -> io.Output:
+    return Posterior.Output(
+        "posterior", tooltip="The fitted posterior: draw more fills from it with VIPaintSample, or save it."
+    )
+
+
+def latent_output() -> io.Output:
+    return io.Latent.Output("latent", tooltip="The fills, all of the first picture first.")
+
+
+def paint(
+    node: str,
+    model: Any,
+    positive: Any,
+    negative: Any,
+    *,
+    seed: int,
+    cfg: float,
+    preset: str,
+    fills: int,
+    latent_image: dict[str, Any] | None,
+    image: torch.Tensor | None,
+    mask: torch.Tensor | None,
+    vae: Any | None,
+) -> tuple[Fit, torch.Tensor | None]:
+    """Fits, then draws `fills` per picture (0: fits only). Returns the fit and latents in model scale."""
+    validation.check_model(node, model)
+    validation.check_conditioning(node, "positive", positive)
+    validation.check_conditioning(node, "negative", negative)
+    if preset not in PRESETS:
+        raise validation.problem(node, "preset", f"one of {', '.join(PRESETS)}", repr(preset), "Choose another preset.")
+    observation = observe(node, model, latent_image, image, mask, vae)
+    chosen = PRESETS[preset]
+    if bool(observation.nothing_to_paint.all()):
+        log.warning("%s: the mask is black everywhere, so there is nothing to paint; the picture is returned", node)
+        chosen = replace(chosen, steps=0)
+    images = len(observation.latent)
+    fit_calls = planned_evaluations(chosen, images, 0)
+    report = bridge.reporter(model, planned_evaluations(chosen, images, fills), fit_calls)
+
+    def work(denoiser: Denoiser, _place: Coordinate, device: torch.device) -> tuple[Fit, torch.Tensor | None]:
+        fitted = fit(
+            denoiser,
+            observation.to(device),
+            chosen,
+            seed,
+            s_max=bridge.largest_level(model),
+            family=bridge.family(model),
+            callback=report,
+        )
+        drawn = sample(denoiser, fitted, seed, fills, batch=BATCH, callback=report).latents if fills else None
+        return fitted.to("cpu"), drawn
+
+    return _run(model, positive, negative, cfg, seed, observation, chosen, max(images * chosen.draws, fills), work)
+
+
+def draw(
+    node: str, model: Any, positive: Any, negative: Any, fitted: Fit, *, seed: int, cfg: float, fills: int, first: int
+) -> torch.Tensor:
+    """Draws fills `first`, `first` + 1, ... of every picture; latents in model scale."""
+    validation.check_model(node, model)
+    validation.check_conditioning(node, "positive", positive)
+    validation.check_conditioning(node, "negative", negative)
+    validation.check_posterior(node, model, fitted)
+    images = len(fitted.observation.latent)
+    calls = planned_evaluations(fitted.preset, images, fills) - planned_evaluations(fitted.preset, images, 0)
+    report = bridge.reporter(model, calls, 0)
+
+    def work(denoiser: Denoiser, _place: Coordinate, device: torch.device) -> torch.Tensor:
+        return sample(denoiser, fitted.to(device), seed, fills, first=first, batch=BATCH, callback=report).latents
+
+    rows = images * fills
+    return _run(model, positive, negative, cfg, seed, fitted.observation, fitted.preset, rows, work)
+
+
+def latent_of(model: Any, latents: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The host's LATENT of latents in model scale."""
+    out = model.get_model_object("latent_format").process_out(latents.float())
+    device, dtype = comfy.model_management.intermediate_device(), comfy.model_management.intermediate_dtype()
+    return {"samples": out.to(device=device, dtype=dtype)}
+
+
+def _run(
+    model: Any,
+    positive: Any,
+    negative: Any,
+    cfg: float,
+    seed: int,
+    observation: Observation,
+    preset: Preset,
+    rows: int,
+    work: bridge.Work,
+) -> Any:
+    shape = (max(1, min(rows, max(BATCH, len(observation.latent) * preset.draws))), *observation.latent.shape[1:])
+    return bridge.open_denoiser(
+        model, positive, negative, cfg=cfg, shape=shape, seed=seed, gradient=preset.needs_gradient, work=work
+    )

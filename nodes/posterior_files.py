@@ -1,0 +1,115 @@
+"""Saves posteriors to and loads them from the model folder `vipaint`."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+from comfy_api.latest import io
+
+from ..vipaint_core import Fit
+from . import validation
+from .painting import CATEGORY, Posterior, posterior_output
+
+log = logging.getLogger(__name__)
+
+FOLDER, EXTENSION = "vipaint", ".safetensors"
+
+
+def register_folder() -> None:
+    """Makes the folder known to the host, next to what a user's extra_model_paths.yaml adds to it."""
+    folder_paths.add_model_folder_path(FOLDER, str(Path(folder_paths.models_dir) / FOLDER))
+    paths, _ = folder_paths.folder_names_and_paths[FOLDER]
+    folder_paths.folder_names_and_paths[FOLDER] = (paths, {EXTENSION})
+
+
+register_folder()
+
+
+class VIPaintSavePosterior(io.ComfyNode):
+    NODE = "VIPaintSavePosterior"
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id=cls.NODE,
+            display_name="VIPaint Save Posterior",
+            category=CATEGORY,
+            description="Saves a posterior as a numbered safetensors file in models/vipaint. It holds the encoded "
+            "picture.",
+            search_aliases=["vipaint", "export posterior"],
+            inputs=[
+                Posterior.Input("posterior", tooltip="From VIPaintFit or VIPaintInpaint."),
+                io.String.Input(
+                    "filename_prefix",
+                    default="posterior",
+                    tooltip="Start of the file's name; a number follows. Subfolders are written with /.",
+                ),
+            ],
+            outputs=[],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, posterior: Any, filename_prefix: str) -> io.NodeOutput:
+        if not isinstance(posterior, Fit):
+            raise validation.problem(
+                cls.NODE, "posterior", "a VIPaint posterior", type(posterior).__name__, "Connect VIPaintFit."
+            )
+        base = Path(folder_paths.get_folder_paths(FOLDER)[0])
+        target = (base / filename_prefix).resolve()
+        if not filename_prefix.strip() or base.resolve() not in target.parents:
+            raise validation.problem(
+                cls.NODE,
+                "filename_prefix",
+                "a name inside models/vipaint",
+                repr(filename_prefix),
+                "Use letters and digits, and / for subfolders.",
+            )
+        base.mkdir(parents=True, exist_ok=True)
+        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(filename_prefix, str(base))
+        file = Path(folder) / f"{name}_{counter:05}_{EXTENSION}"
+        posterior.save(file, {"family": posterior.family})
+        log.info("VIPaint: saved the posterior as %s", (Path(subfolder) / file.name).as_posix())
+        return io.NodeOutput(ui={"text": [(Path(subfolder) / file.name).as_posix()]})
+
+
+class VIPaintLoadPosterior(io.ComfyNode):
+    NODE = "VIPaintLoadPosterior"
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id=cls.NODE,
+            display_name="VIPaint Load Posterior",
+            category=CATEGORY,
+            description="Loads a posterior from models/vipaint, to draw more fills without fitting again.",
+            search_aliases=["vipaint", "import posterior"],
+            inputs=[
+                io.Combo.Input(
+                    "file",
+                    options=folder_paths.get_filename_list(FOLDER),
+                    tooltip="A file that VIPaintSavePosterior wrote into models/vipaint.",
+                )
+            ],
+            outputs=[posterior_output()],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, file: str) -> str:
+        path = folder_paths.get_full_path(FOLDER, file)
+        if path is None:
+            return "missing"
+        status = Path(path).stat()
+        return f"{status.st_mtime_ns} {status.st_size}"
+
+    @classmethod
+    def execute(cls, file: str) -> io.NodeOutput:
+        path = folder_paths.get_full_path(FOLDER, file)
+        if path is None:
+            raise validation.problem(
+                cls.NODE, "file", "a file in models/vipaint", repr(file), "Refresh the node list (R) and choose again."
+            )
+        return io.NodeOutput(Fit.load(path))

@@ -1,0 +1,63 @@
+"""Paths, shared fixtures, and a repository root that pytest does not import."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+# Ours last: the host has top-level modules `nodes` and `tests` as well.
+sys.path[:] = [entry for entry in sys.path if entry not in ("", str(ROOT))] + [str(ROOT)]
+
+from benchmarks import host  # noqa: E402  (needs the paths above)
+from tools.comfy_server import ComfyServer  # noqa: E402
+
+try:
+    host.activate()
+    HOST_ERROR = None
+except FileNotFoundError as error:
+    # Tests of the core need no host; those that do fail with this message.
+    HOST_ERROR = str(error)
+
+CHECKPOINT = ROOT / "benchmarks" / "toy_prior" / "vipaint_toy.safetensors"
+# The tensors of the tests are small: more threads cost more than they bring.
+torch.set_num_threads(min(4, torch.get_num_threads()))
+
+
+class PlainRoot:
+    """The root's `__init__.py` is ComfyUI's entry point; pytest would import it as a package of tests."""
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collect_directory(self, path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+        return pytest.Dir.from_parent(parent, path=path) if path == ROOT else None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Not a hook of this file: those are not asked about folders above it.
+    config.pluginmanager.register(PlainRoot(), "vipaint-plain-root")
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def comfyui() -> Path:
+    """The host's folder."""
+    if HOST_ERROR:
+        pytest.fail(HOST_ERROR)
+    return host.path()
+
+
+@pytest.fixture(scope="session")
+def server(comfyui: Path) -> Iterator[ComfyServer]:
+    """A server with this pack and the toy checkpoint, shared by all tests."""
+    if not CHECKPOINT.is_file():
+        pytest.skip(f"no {CHECKPOINT.relative_to(ROOT)}: train it with `python -m benchmarks.toy_prior.train`")
+    with ComfyServer([CHECKPOINT]) as running:
+        yield running

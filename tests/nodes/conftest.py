@@ -1,0 +1,66 @@
+"""The pack imported as the host imports it, and a tiny model loaded in inference mode as the host loads it."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _module(name: str, file: Path) -> ModuleType:
+    """Imports a file under a name of its own, a package where the file is an `__init__.py`."""
+    folders = [str(file.parent)] if file.name == "__init__.py" else None
+    spec = importlib.util.spec_from_file_location(name, file, submodule_search_locations=folders)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def pack(comfyui: Path) -> SimpleNamespace:
+    """The pack's modules: `pack.bridge`, `pack.core`, ... and `pack.root`."""
+    root = _module("vipaint_pack", ROOT / "__init__.py")
+    names = [file.stem for file in (ROOT / "nodes").glob("*.py") if file.stem != "__init__"]
+    modules = {name: importlib.import_module(f"vipaint_pack.nodes.{name}") for name in names}
+    nodes = importlib.import_module("vipaint_pack.nodes").NODES
+    core = importlib.import_module("vipaint_pack.vipaint_core")
+    return SimpleNamespace(root=root, NODES=nodes, core=core, **modules)
+
+
+@pytest.fixture(scope="session")
+def tiny(comfyui: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """A tiny SD3 with its VAE: `tiny.model`, `tiny.vae`. Loaded in inference mode, hence inference tensors."""
+    import comfy.sd
+
+    maker = _module("vipaint_tiny_checkpoints", ROOT / "tests" / "tiny_checkpoints.py")
+    path = maker.make_sd3(tmp_path_factory.mktemp("checkpoints") / "tiny.safetensors")
+    with torch.inference_mode():
+        model, _, vae, _ = comfy.sd.load_checkpoint_guess_config(str(path), output_clip=False)
+    return SimpleNamespace(model=model, vae=vae, path=path)
+
+
+@pytest.fixture
+def conditioning() -> tuple[list, list]:
+    """Different positive and negative prompts, inference tensors as text encoders return them."""
+    with torch.inference_mode():
+        generator = torch.Generator().manual_seed(3)
+        return tuple(
+            [[torch.randn(1, 3, 64, generator=generator), {"pooled_output": torch.randn(1, 64, generator=generator)}]]
+            for _ in range(2)
+        )
+
+
+@pytest.fixture
+def picture() -> tuple[torch.Tensor, torch.Tensor]:
+    """A 64 x 48 picture and a mask whose right half is painted."""
+    image = torch.rand(1, 64, 48, 3, generator=torch.Generator().manual_seed(5))
+    mask = torch.zeros(1, 64, 48)
+    mask[:, :, 24:] = 1
+    return image, mask

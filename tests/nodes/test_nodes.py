@@ -1,0 +1,208 @@
+"""Schemas, and the nodes called as the host calls them."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+
+@pytest.fixture
+def paint(pack, tiny, conditioning, picture):
+    """VIPaintInpaint on the picture, with what a test wants different."""
+    image, mask = picture
+    positive, negative = conditioning
+
+    def run(**changes):
+        arguments = {
+            "model": tiny.model,
+            "positive": positive,
+            "negative": negative,
+            "seed": 0,
+            "cfg": 1.0,
+            "fills": 2,
+            "preset": "fast",
+            "image": image,
+            "mask": mask,
+            "vae": tiny.vae,
+        }
+        with torch.inference_mode():
+            return pack.inpaint.VIPaintInpaint.execute(**{**arguments, **changes}).result
+
+    return run
+
+
+def test_entry_point_lists_all_nodes(pack):
+    extension = asyncio.run(pack.root.comfy_entrypoint())
+    names = [node.GET_SCHEMA().node_id for node in asyncio.run(extension.get_node_list())]
+    assert len(names) == len(set(names)) == 8
+    assert all(name.startswith("VIPaint") for name in names)
+    assert not hasattr(pack.root, "NODE_CLASS_MAPPINGS")
+
+
+def test_schemas_match_execute_and_explain_every_socket(pack):
+    for node in pack.NODES:
+        schema = node.GET_SCHEMA()
+        parameters = inspect.signature(node.execute).parameters
+        assert [i.id for i in schema.inputs] == list(parameters), schema.node_id
+        for socket in schema.inputs:
+            assert socket.tooltip, f"{schema.node_id}.{socket.id}"
+            assert not socket.optional or parameters[socket.id].default is None
+        assert all(output.tooltip for output in schema.outputs), schema.node_id
+        assert schema.description and schema.display_name and schema.search_aliases
+        assert schema.category == "VIPaint"
+
+
+@pytest.mark.parametrize("preset", ["fast", "balanced"])
+def test_inpaint_draws_different_fills(pack, paint, preset):
+    latent, posterior = paint(preset=preset)
+    samples = latent["samples"]
+    assert samples.shape == (2, 16, 8, 6) and set(latent) == {"samples"}
+    assert torch.isfinite(samples).all()
+    seen = posterior.observation.seen[0, 0] > 0
+    assert seen[:, :3].all() and not seen[:, 3:].any()
+    assert (samples[0] - samples[1])[:, ~seen].abs().max() > 0.1
+    again, _ = paint(preset=preset)
+    assert torch.equal(samples, again["samples"])
+
+
+def test_fit_then_sample_equals_inpaint(pack, tiny, conditioning, picture, paint):
+    image, mask = picture
+    positive, negative = conditioning
+    latent, _ = paint(preset="balanced", fills=2)
+    with torch.inference_mode():
+        (posterior,) = pack.fit.VIPaintFit.execute(
+            tiny.model, positive, negative, 0, 1.0, "balanced", image=image, mask=mask, vae=tiny.vae
+        ).result
+
+        def draw(fills, first):
+            node = pack.sample.VIPaintSample
+            out = node.execute(tiny.model, positive, negative, posterior, 0, 1.0, fills, first).result[0]
+            return out["samples"]
+
+        torch.testing.assert_close(draw(2, 0), latent["samples"])
+        torch.testing.assert_close(draw(1, 1), latent["samples"][1:], rtol=1e-3, atol=1e-3)
+        assert (draw(1, 2) - latent["samples"][1:]).abs().max() > 0.1
+
+
+def test_hidden_pixels_never_reach_the_fit(paint, picture):
+    image, mask = picture
+    other = torch.where(mask[..., None] > 0, 1 - image, image)
+    first, second = paint(), paint(image=other)
+    assert torch.equal(first[0]["samples"], second[0]["samples"])
+
+
+def test_latent_image_with_noise_mask(pack, tiny, paint, picture):
+    image, mask = picture
+    with torch.inference_mode():
+        samples = tiny.vae.encode(image)
+    latent = {"samples": samples, "noise_mask": mask[:, None]}
+    out, _ = paint(latent_image=latent, image=None, mask=None, vae=None)
+    assert out["samples"].shape == (2, 16, 8, 6)
+    seen = out["samples"][:, :, :, :3] - samples[:, :, :, :3]
+    assert seen.abs().max() < 0.2
+
+
+def test_nothing_to_paint_returns_the_latent(pack, paint, picture, caplog):
+    latent, posterior = paint(mask=torch.zeros_like(picture[1]), preset="balanced", fills=3)
+    assert len(latent["samples"]) == 3
+    assert torch.equal(latent["samples"][0], latent["samples"][2])
+    assert posterior.evaluations.forward == posterior.evaluations.backward == 0
+    assert "nothing to paint" in caplog.text
+
+
+def test_batches_are_image_major(paint, picture):
+    image = picture[0]
+    both = torch.cat([image, 1 - image])
+    latent, _ = paint(image=both, fills=2)
+    samples = latent["samples"]
+    assert len(samples) == 4
+    left = samples[:, :, :, :3]
+    assert (left[0] - left[1]).abs().max() < (left[0] - left[2]).abs().max()
+
+
+def test_posterior_files(pack, paint, tmp_path, monkeypatch):
+    import folder_paths
+
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "vipaint", ([str(tmp_path)], {".safetensors"}))
+    _, posterior = paint()
+    save, load = pack.posterior_files.VIPaintSavePosterior, pack.posterior_files.VIPaintLoadPosterior
+    save.execute(posterior, "cat/portrait")
+    save.execute(posterior, "cat/portrait")
+    names = folder_paths.get_filename_list("vipaint")
+    assert [name.replace("\\", "/") for name in names] == [
+        "cat/portrait_00001_.safetensors",
+        "cat/portrait_00002_.safetensors",
+    ]
+    assert names == load.define_schema().inputs[0].options
+    (loaded,) = load.execute(names[0]).result
+    assert torch.equal(loaded.posterior.mu, posterior.posterior.mu)
+    assert loaded.family == "SD3 (FLOW)"
+    assert load.fingerprint_inputs(names[0]) != load.fingerprint_inputs(names[1])
+    for prefix in ("../outside", "", "/absolute"):
+        with pytest.raises(ValueError, match=r"VIPaintSavePosterior, input `filename_prefix`"):
+            save.execute(posterior, prefix)
+    with pytest.raises(ValueError, match=r"VIPaintLoadPosterior, input `file`"):
+        load.execute("missing.safetensors")
+    (tmp_path / "foreign.safetensors").write_bytes(b"not a posterior")
+    with pytest.raises(ValueError, match=r"foreign\.safetensors"):
+        load.execute("foreign.safetensors")
+
+
+def test_workflows_fit_the_schemas(pack, comfyui):
+    from pathlib import Path
+
+    folder = Path(__file__).resolve().parents[2] / "workflows"
+    prompt = json.loads((folder / "inpaint_api.json").read_text("utf-8"))
+    graph = json.loads((folder / "inpaint.json").read_text("utf-8"))
+    schemas = {node.GET_SCHEMA().node_id: node.GET_SCHEMA() for node in pack.NODES}
+    for entry in prompt.values():
+        if entry["class_type"] in schemas:
+            known = {i.id for i in schemas[entry["class_type"]].inputs}
+            required = {i.id for i in schemas[entry["class_type"]].inputs if not i.optional}
+            assert required <= set(entry["inputs"]) <= known
+    assert sorted(n["type"] for n in graph["nodes"]) == sorted(e["class_type"] for e in prompt.values())
+    by_id = {node["id"]: node for node in graph["nodes"]}
+    for link, source, out, target, slot, kind in graph["links"]:
+        assert link in by_id[source]["outputs"][out]["links"]
+        assert by_id[target]["inputs"][slot]["link"] == link
+        assert by_id[source]["outputs"][out]["type"] == by_id[target]["inputs"][slot]["type"] == kind
+
+
+@pytest.mark.parametrize(
+    ("config", "kind", "tokens", "pooled"),
+    [
+        ({"model_channels": 320, "context_dim": 768, "adm_in_channels": None}, "BaseModel", (77, 768), None),
+        ({"model_channels": 320, "context_dim": 2048, "adm_in_channels": 2816}, "SDXL", (77, 2048), 1280),
+        ({"model_channels": 384, "context_dim": 1280, "adm_in_channels": 2560}, "SDXLRefiner", (77, 1280), 1280),
+        ({"context_in_dim": 4096, "vec_in_dim": 768}, "Flux", (1, 4096), 768),
+        ({"cap_feat_dim": 2304}, "Lumina2", (1, 2304), None),
+        ({"cond_seq_dim": 2048}, "AuraFlow", (1, 2048), None),
+    ],
+)
+def test_unconditional_shapes_of_families(pack, config, kind, tokens, pooled):
+    import comfy.model_base
+
+    model = getattr(comfy.model_base, kind).__new__(getattr(comfy.model_base, kind))
+    torch.nn.Module.__init__(model)
+    model.model_config = SimpleNamespace(unet_config=config)
+    (entry,) = pack.unconditional.unconditional(SimpleNamespace(model=model))
+    assert entry[0].shape == (1, *tokens) and not entry[0].any()
+    assert entry[1].get("pooled_output", torch.zeros(1, 0)).shape[1] == (pooled or 0)
+
+
+def test_unconditional_of_a_loaded_model_paints(pack, tiny, paint):
+    (empty,) = pack.unconditional.VIPaintUnconditional.execute(tiny.model).result
+    assert empty[0][0].shape == (1, 1, 64) and empty[0][1]["pooled_output"].shape == (1, 64)
+    latent, _ = paint(positive=empty, negative=empty)
+    assert torch.isfinite(latent["samples"]).all()
+
+
+def test_unconditional_of_an_unknown_family(pack):
+    model = SimpleNamespace(model_config=SimpleNamespace(unet_config={}), diffusion_model=torch.nn.Identity())
+    with pytest.raises(ValueError, match=r"VIPaintUnconditional, input `model`.*empty prompt"):
+        pack.unconditional.unconditional(SimpleNamespace(model=model))

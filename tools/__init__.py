@@ -1,0 +1,1 @@
+"""Development tools: a ComfyUI server under control, and the demo."""

@@ -1,0 +1,161 @@
+"""Inpaints a picture on a real ComfyUI server and shows the fills on one contact sheet.
+
+    python3 run.py demo [--seed N] [--hole right|top|bottom|centre] [--picture FILE --mask FILE] ...
+
+The mask file is white where the picture is to be filled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import math
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, ImageDraw
+
+from benchmarks.toy_prior import pictures
+from tools.comfy_server import ROOT, ComfyServer
+
+CHECKPOINT = ROOT / "benchmarks" / "toy_prior" / "vipaint_toy.safetensors"
+WORKFLOW = ROOT / "workflows" / "inpaint_api.json"
+NODES = ("checkpoint", "picture", "mask", "inpaint", "save", "uncertainty")
+TILE, MARGIN, CAPTION = 256, 8, 16
+
+
+def draw_input(seed: int, hole: str) -> tuple[Image.Image, Image.Image]:
+    """A picture of the toy prior and a mask, white where it is hidden."""
+    attributes = pictures.sample_attributes(1, torch.Generator().manual_seed(seed))
+    picture = pictures.render(attributes)[0].permute(1, 2, 0).mul(255).round().clamp(0, 255).to(torch.uint8)
+    mask = pictures.hole(hole).to(torch.uint8).mul(255)
+    return Image.fromarray(picture.numpy(), "RGB"), Image.fromarray(mask.numpy(), "L").convert("RGB")
+
+
+def load_workflow(file: Path) -> dict[str, Any]:
+    """Reads a workflow in API format and checks the node ids that the demo relies on."""
+    if not file.is_file():
+        raise FileNotFoundError(f"demo: expected a workflow in API format, found no file {file}")
+    prompt: dict[str, Any] = json.loads(file.read_text("utf-8"))
+    missing = [name for name in NODES if name not in prompt]
+    if missing:
+        raise ValueError(f"demo: expected the nodes {', '.join(NODES)} in {file.name}, found no {', '.join(missing)}")
+    return prompt
+
+
+def contact_sheet(tiles: list[tuple[str, Image.Image]], columns: int) -> Image.Image:
+    """Captioned tiles in rows, left to right."""
+    rows = math.ceil(len(tiles) / columns)
+    cell, line = TILE + MARGIN, TILE + CAPTION + MARGIN
+    sheet = Image.new("RGB", (columns * cell + MARGIN, rows * line + MARGIN), (245, 245, 245))
+    pen = ImageDraw.Draw(sheet)
+    for index, (caption, tile) in enumerate(tiles):
+        left, top = MARGIN + index % columns * cell, MARGIN + index // columns * line
+        pen.text((left, top), caption, fill=(30, 30, 30))
+        scale = TILE / max(tile.size)
+        # Enlarged pixels stay visible as pixels; photographs are reduced smoothly.
+        method = Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS
+        shown = tile.convert("RGB").resize((round(tile.width * scale), round(tile.height * scale)), method)
+        sheet.paste(shown, (left, top + CAPTION))
+    return sheet
+
+
+def hidden(picture: Image.Image, mask: Image.Image) -> Image.Image:
+    """The picture with its hidden part in grey: what the model is given."""
+    grey = Image.new("RGB", picture.size, (128, 128, 128))
+    return Image.composite(grey, picture, mask.getchannel("R").resize(picture.size))
+
+
+class Progress:
+    """Prints the time waited and the server's last words every few seconds."""
+
+    def __init__(self, server: ComfyServer, every: float = 5.0) -> None:
+        self.server, self.every, self.next = server, every, 0.0
+
+    def __call__(self, waited: float) -> None:
+        if waited >= self.next:
+            self.next = waited + self.every
+            # Without colours, and of a progress bar its last state.
+            last = re.sub(r"\x1b\[[0-9;]*m", "", self.server.tail(1)).strip("\r\n ").split("\r")[-1]
+            print(f"  {waited:4.0f} s  {last[:100]}", flush=True)
+
+
+def run(options: argparse.Namespace) -> Path:
+    """Runs the demo; returns the path of the contact sheet."""
+    if not CHECKPOINT.is_file():
+        raise FileNotFoundError(
+            f"demo: expected the toy checkpoint {CHECKPOINT.relative_to(ROOT)}, found none. "
+            "Train it with `python -m benchmarks.toy_prior.train` in the host's environment."
+        )
+    prompt = load_workflow(options.workflow)
+    if options.picture:
+        picture, mask = Image.open(options.picture).convert("RGB"), Image.open(options.mask).convert("RGB")
+    else:
+        picture, mask = draw_input(options.seed, options.hole)
+    folder: Path = options.output
+    folder.mkdir(parents=True, exist_ok=True)
+    picture.save(folder / "demo_picture.png")
+    mask.save(folder / "demo_mask.png")
+
+    print("starting ComfyUI ...", flush=True)
+    with ComfyServer([CHECKPOINT]) as server:
+        print(f"ComfyUI answers at {server.url}", flush=True)
+        prompt["checkpoint"]["inputs"]["ckpt_name"] = CHECKPOINT.name
+        prompt["picture"]["inputs"]["image"] = server.upload_image(folder / "demo_picture.png")
+        prompt["mask"]["inputs"]["image"] = server.upload_image(folder / "demo_mask.png")
+        prompt["inpaint"]["inputs"]["seed"] = options.seed
+        if options.fills:
+            prompt["inpaint"]["inputs"]["fills"] = options.fills
+        entry = server.wait(server.queue(prompt), options.timeout, Progress(server))
+        found = server.images(entry)
+
+    absent = [name for name in ("save", "uncertainty") if not found.get(name)]
+    if absent:
+        raise ValueError(f"demo: expected pictures of the nodes save and uncertainty, found none of {absent}")
+    tiles = [("input", picture), ("mask: grey is filled", hidden(picture, mask))]
+    for index, data in enumerate(found["save"], 1):
+        file = folder / f"demo_fill_{index}.png"
+        file.write_bytes(data)
+        tiles.append((f"fill {index}", Image.open(io.BytesIO(data))))
+    (folder / "demo_uncertainty.png").write_bytes(found["uncertainty"][0])
+    tiles.append(("uncertainty", Image.open(io.BytesIO(found["uncertainty"][0]))))
+    sheet = folder / "demo.png"
+    contact_sheet(tiles, min(len(tiles), 4)).save(sheet)
+    return sheet
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="run.py demo", description=__doc__.split("\n")[0] if __doc__ else None)
+    parser.add_argument("--seed", type=int, default=7, help="seed of the picture and of the fills")
+    parser.add_argument("--hole", choices=pictures.MASKS, default="right", help="part of the picture to hide")
+    parser.add_argument("--picture", type=Path, help="a picture of your own, with --mask")
+    parser.add_argument("--mask", type=Path, help="its mask, white where the picture is filled")
+    parser.add_argument("--fills", type=int, help="number of fills; default: the workflow's")
+    parser.add_argument("--workflow", type=Path, default=WORKFLOW, help="workflow in API format")
+    parser.add_argument("--output", type=Path, default=ROOT / "output", help="folder for the PNGs")
+    parser.add_argument("--timeout", type=float, default=1800.0, help="seconds to wait for the fills")
+    options = parser.parse_args(argv)
+    if (options.picture is None) != (options.mask is None):
+        parser.error("--picture and --mask go together")
+    return options
+
+
+def main() -> int:
+    options = parse()
+    try:
+        sheet = run(options)
+    except (OSError, ValueError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    print(f"contact sheet: {sheet}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,28 @@
+"""VIPaint's mathematics: torch only, no host."""
+
+from .coordinate import VARIANCE_EXPLODING, Coordinate, rectified_flow
+from .denoiser import Denoiser, Evaluations, Progress
+from .fit import Fit, FitState, fit
+from .observation import Observation
+from .posterior import HierarchicalPosterior
+from .presets import PRESETS, Preset, planned_evaluations
+from .sample import SampleResult, sample
+
+__all__ = [
+    "PRESETS",
+    "VARIANCE_EXPLODING",
+    "Coordinate",
+    "Denoiser",
+    "Evaluations",
+    "Fit",
+    "FitState",
+    "HierarchicalPosterior",
+    "Observation",
+    "Preset",
+    "Progress",
+    "SampleResult",
+    "fit",
+    "planned_evaluations",
+    "rectified_flow",
+    "sample",
+]

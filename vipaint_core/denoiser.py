@@ -1,0 +1,58 @@
+"""The denoiser contract: `x0_hat = denoiser(u, s)`, u (N, C, H, W), s (N,), and its price."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+Denoiser = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Evaluations:
+    """Network evaluations, one per latent that goes through: forward only, and forward with backward."""
+
+    forward: int = 0
+    backward: int = 0
+
+    def __add__(self, other: Evaluations) -> Evaluations:
+        return Evaluations(self.forward + other.forward, self.backward + other.backward)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a callback hears after every network call.
+
+    stage: "fit" or "sample". call, calls: network calls made and planned. x0: the call's estimate,
+    (N, C, H, W), detached. value: the bound of the last finished fit step, per image, nats.
+    """
+
+    stage: str
+    call: int
+    calls: int
+    x0: torch.Tensor
+    value: float | None = None
+
+
+class Counted:
+    """Wraps a denoiser: casts levels to rows, counts evaluations, reports progress."""
+
+    def __init__(
+        self, denoiser: Denoiser, stage: str, calls: int, callback: Callable[[Progress], None] | None, call: int = 0
+    ) -> None:
+        self._denoiser, self._callback = denoiser, callback
+        self._stage, self._calls, self._call = stage, calls, call
+        self.evaluations = Evaluations()
+        self.value: float | None = None
+
+    def __call__(self, u: torch.Tensor, s: float | torch.Tensor) -> torch.Tensor:
+        rows = torch.as_tensor(s, dtype=torch.float64 if u.dtype == torch.float64 else torch.float32, device=u.device)
+        x0 = self._denoiser(u, rows.expand(len(u)).clone() if rows.ndim == 0 else rows).to(u.dtype)
+        graph = torch.is_grad_enabled() and x0.requires_grad
+        self.evaluations += Evaluations(backward=len(u)) if graph else Evaluations(forward=len(u))
+        self._call += 1
+        if self._callback is not None:
+            self._callback(Progress(self._stage, self._call, self._calls, x0.detach(), self.value))
+        return x0
