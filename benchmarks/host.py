@@ -1,4 +1,4 @@
-"""Makes the host's modules and this repository importable in one process.
+"""Makes the host's modules, this repository and the pack importable in one process.
 
 The host has a top-level module `nodes` as this repository has a folder `nodes`: the host's
 folder must come first on `sys.path`, ours last.
@@ -6,9 +6,12 @@ folder must come first on `sys.path`, ours last.
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import os
 import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import torch
 
@@ -31,3 +34,25 @@ def activate() -> None:
     args.use_pytorch_cross_attention = True
     if not torch.cuda.is_available():
         args.cpu = True
+
+
+def load_module(name: str, file: Path) -> ModuleType:
+    """Imports a file under a name of its own, a package where the file is an `__init__.py`."""
+    folders = [str(file.parent)] if file.name == "__init__.py" else None
+    spec = importlib.util.spec_from_file_location(name, file, submodule_search_locations=folders)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"cannot import {file}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def load_pack() -> SimpleNamespace:
+    """The pack as the host imports it: its node modules by name, `NODES`, `core` and `root`. Needs `activate`."""
+    root = load_module("vipaint_pack", ROOT / "__init__.py")
+    names = [file.stem for file in (ROOT / "nodes").glob("*.py") if file.stem != "__init__"]
+    modules = {name: importlib.import_module(f"vipaint_pack.nodes.{name}") for name in names}
+    nodes = importlib.import_module("vipaint_pack.nodes").NODES
+    core = importlib.import_module("vipaint_pack.vipaint_core")
+    return SimpleNamespace(root=root, NODES=nodes, core=core, **modules)

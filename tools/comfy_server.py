@@ -274,10 +274,18 @@ class ComfyServer:
         return str(answer["name"])
 
     def queue(self, prompt: Mapping[str, Any]) -> str:
-        """Queues a workflow in API format; returns its id. Raises InvalidPrompt where the server refuses it."""
+        """Queues a workflow in API format; returns its id. Raises InvalidPrompt where the server refuses any of it.
+
+        A server that refuses some of the outputs runs the others: that prompt is taken back here.
+        """
         body = json.dumps({"prompt": prompt, "client_id": uuid.uuid4().hex}).encode()
         try:
-            return str(json.loads(self._post("/prompt", body, "application/json"))["prompt_id"])
+            text = self._post("/prompt", body, "application/json").decode()
+            answer = json.loads(text)
+            if not answer.get("node_errors"):
+                return str(answer["prompt_id"])
+            self._post("/queue", json.dumps({"delete": [answer["prompt_id"]]}).encode(), "application/json")
+            self.interrupt(answer["prompt_id"])
         except urllib.error.HTTPError as error:
             text = error.read().decode("utf-8", errors="replace")
             if error.code != 400:

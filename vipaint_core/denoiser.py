@@ -12,7 +12,7 @@ Denoiser = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True)
 class Evaluations:
-    """Network evaluations, one per latent that goes through: forward only, and forward with backward."""
+    """Passes through the network, one per latent: forward, and backward to the latent."""
 
     forward: int = 0
     backward: int = 0
@@ -49,10 +49,14 @@ class Counted:
 
     def __call__(self, u: torch.Tensor, s: float | torch.Tensor) -> torch.Tensor:
         rows = torch.as_tensor(s, dtype=torch.float64 if u.dtype == torch.float64 else torch.float32, device=u.device)
+        if torch.is_grad_enabled() and u.requires_grad:
+            u.register_hook(lambda _gradient: self._count_backward(len(u)))
         x0 = self._denoiser(u, rows.expand(len(u)).clone() if rows.ndim == 0 else rows).to(u.dtype)
-        graph = torch.is_grad_enabled() and x0.requires_grad
-        self.evaluations += Evaluations(backward=len(u)) if graph else Evaluations(forward=len(u))
+        self.evaluations += Evaluations(forward=len(u))
         self._call += 1
         if self._callback is not None:
             self._callback(Progress(self._stage, self._call, self._calls, x0.detach(), self.value))
         return x0
+
+    def _count_backward(self, rows: int) -> None:
+        self.evaluations += Evaluations(backward=rows)

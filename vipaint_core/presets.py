@@ -15,6 +15,7 @@ class Preset:
     at keypoints above the first. beta_prior, beta_hierarchy: weights of the bound's other parts.
     v_range: added variance of the diffusion loss at the top, in units of s_K^2, or None for the
     closed form. refiner, refine_steps, rounds: from s_1 to 0; rounds above 1 go back up and repeat.
+    guidance: strength of `pigdm` and `dps`. solver_steps, spread: see `moment_matching`.
     """
 
     name: str
@@ -33,10 +34,12 @@ class Preset:
     refine_steps: int = 20
     rounds: int = 1
     guidance: float = 1.0
+    solver_steps: int = 3
+    spread: bool = True
 
     @property
     def needs_gradient(self) -> bool:
-        return self.steps > 0 or self.refiner in ("dps", "pigdm")
+        return self.steps > 0 or self.refiner != "closed_form"
 
     def calls(self, fills: int = 0, batch: int = 8, images: int = 1) -> int:
         """Network calls of a fit (fills 0), or of sampling `fills` per image in batches."""

@@ -69,7 +69,7 @@ def sample(
             u = posterior.chain(counted, [noise() for _ in range(posterior.K)]).states[0]
         for s, s_next in zip(levels, levels[1:], strict=False):
             for turn in range(preset.rounds):
-                lower = refiner(counted, u, s, s_next, watched, noise(), preset.eta, preset.guidance)
+                lower = refiner(counted, u, s, s_next, watched, noise, preset)
                 if turn + 1 < preset.rounds:
                     u = lower + (s**2 - s_next**2) ** 0.5 * noise()
             u = lower

@@ -14,7 +14,7 @@ reader below matches against the very templates that the generator used.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -209,7 +209,7 @@ class Reading:
     """What the reader found in N pictures.
 
     `error[group]` is the root mean square distance to the best template, `matched[group]`
-    whether that distance is below `tolerance(group)`; groups outside the region are -1 and matched.
+    whether that distance is within the template's `tolerance`; groups outside the region are -1 and matched.
     """
 
     attributes: Attributes
@@ -226,6 +226,12 @@ class Reading:
         left, right = self.attributes.groups["eye_left"], self.attributes.groups["eye_right"]
         return (left == right) | (left < 0) | (right < 0)
 
+    def allowed(self, name: str) -> torch.Tensor:
+        """The largest error at which a group, or the background, counts as matched, (N,)."""
+        if name == "background":
+            return torch.full_like(self.error[name], BACKGROUND_TOLERANCE)
+        return tolerance(name)[self.attributes.groups[name]]
+
     def require(self) -> Attributes:
         """The attributes, or a ValueError that names the first picture and group that match nothing."""
         for name, matched in self.matched.items():
@@ -233,7 +239,7 @@ class Reading:
                 row = int((~matched).nonzero()[0])
                 raise ValueError(
                     f"read: picture {row} matches no template of {name!r}: root mean square error "
-                    f"{float(self.error[name][row]):.3f}, expected at most {tolerance(name):.3f}"
+                    f"{float(self.error[name][row]):.3f}, expected at most {float(self.allowed(name)[row]):.3f}"
                 )
         return self.attributes
 
@@ -242,17 +248,15 @@ BACKGROUND_TOLERANCE = 0.05
 
 
 @lru_cache(maxsize=None)
-def tolerance(group: str) -> float:
-    """Half the root mean square distance between the two nearest templates of a group.
+def tolerance(group: str) -> torch.Tensor:
+    """For every template of a group, half the root mean square distance to the nearest other one, (values,).
 
-    Below it the nearest template is the only one that can be meant (triangle inequality).
+    Within it a picture can mean no other template (triangle inequality).
     """
-    if group == "background":
-        return BACKGROUND_TOLERANCE
     templates = layer(group)[:, :, _own(group)]
     shown = (templates[:, :3] + 0.5 * (1 - templates[:, 3:])).flatten(1)
     distance = torch.cdist(shown, shown) / shown.shape[1] ** 0.5
-    return 0.5 * float(distance[~torch.eye(len(shown), dtype=torch.bool)].min())
+    return 0.5 * distance.fill_diagonal_(torch.inf).amin(1)
 
 
 def read(pictures: torch.Tensor, region: torch.Tensor | None = None) -> Reading:
@@ -286,8 +290,9 @@ def read(pictures: torch.Tensor, region: torch.Tensor | None = None) -> Reading:
         error[name], groups[name] = distance.min(1)
         chosen = layer(name)[groups[name]]
         base = chosen[:, :3] + (1 - chosen[:, 3:]) * base
-    matched = {name: value <= tolerance(name) for name, value in error.items()}
-    return Reading(Attributes(hue, groups), error, matched)
+    reading = Reading(Attributes(hue, groups), error, {})
+    # Groups outside the region have index -1 and error 0: they match whatever tolerance that picks.
+    return replace(reading, matched={name: value <= reading.allowed(name) for name, value in error.items()})
 
 
 @lru_cache(maxsize=None)

@@ -5,7 +5,7 @@
 Three stages, each resumable from its last checkpoint in the work folder: a TAESD-layout
 autoencoder (16 latent channels), its latents of seeded pictures, and an SD3-layout MMDiT of
 depth 4 trained by flow matching (Esser et al. 2024, arXiv 2403.03206: linear path, shift 3).
-About 20 minutes and an hour on two CPU cores with bfloat16; minutes on a GPU.
+About one and three hours on two CPU cores with bfloat16; minutes on a GPU.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SEED = 2411
 AE_STEPS, AE_BATCH, AE_RATE = 1700, 16, 1.5e-3
 LATENT_NOISE = 0.1
 LATENTS = 16_384
-PRIOR_STEPS, PRIOR_BATCH, PRIOR_RATE, PRIOR_EMA = 7000, 64, 7e-4, 0.999
+PRIOR_STEPS, PRIOR_BATCH, PRIOR_RATE, PRIOR_EMA = 18_000, 64, 7e-4, 0.999
 DEPTH, TOKENS, CONTEXT, POOLED, SHIFT = 4, 24, 64, 64, 3.0
 # The host's SD3 latent format maps (raw - SHIFT_FACTOR) * SCALE_FACTOR into the model.
 SCALE_FACTOR, SHIFT_FACTOR = 1.5305, 0.0609

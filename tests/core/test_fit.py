@@ -144,10 +144,10 @@ def test_presets_are_deterministic_and_counted(name: str) -> None:
     assert torch.isfinite(fills.latents).all()
     assert len(heard) == planned_evaluations(preset, 2, 3)
     rows = 2 * preset.draws * preset.calls()
-    assert first.evaluations == Evaluations(backward=rows)
+    assert first.evaluations == Evaluations(rows, rows)
     chain, refinement = 6 * (len(preset.levels) - 1), 6 * preset.refine_steps * preset.rounds
-    guided = preset.refiner != "closed_form"
-    assert fills.evaluations == Evaluations(chain + (not guided) * refinement, guided * refinement)
+    products = {"closed_form": 0, "dps": 1, "pigdm": 1, "moment_matching": preset.spread + preset.solver_steps}
+    assert fills.evaluations == Evaluations(chain + refinement, products[preset.refiner] * refinement)
 
 
 def test_fit_improves_the_bound() -> None:

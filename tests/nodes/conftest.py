@@ -2,36 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def _module(name: str, file: Path) -> ModuleType:
-    """Imports a file under a name of its own, a package where the file is an `__init__.py`."""
-    folders = [str(file.parent)] if file.name == "__init__.py" else None
-    spec = importlib.util.spec_from_file_location(name, file, submodule_search_locations=folders)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
+from benchmarks import host
 
 
 @pytest.fixture(scope="session")
 def pack(comfyui: Path) -> SimpleNamespace:
     """The pack's modules: `pack.bridge`, `pack.core`, ... and `pack.root`."""
-    root = _module("vipaint_pack", ROOT / "__init__.py")
-    names = [file.stem for file in (ROOT / "nodes").glob("*.py") if file.stem != "__init__"]
-    modules = {name: importlib.import_module(f"vipaint_pack.nodes.{name}") for name in names}
-    nodes = importlib.import_module("vipaint_pack.nodes").NODES
-    core = importlib.import_module("vipaint_pack.vipaint_core")
-    return SimpleNamespace(root=root, NODES=nodes, core=core, **modules)
+    return host.load_pack()
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +22,7 @@ def tiny(comfyui: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNames
     """A tiny SD3 with its VAE: `tiny.model`, `tiny.vae`. Loaded in inference mode, hence inference tensors."""
     import comfy.sd
 
-    maker = _module("vipaint_tiny_checkpoints", ROOT / "tests" / "tiny_checkpoints.py")
+    maker = host.load_module("vipaint_tiny_checkpoints", host.ROOT / "tests" / "tiny_checkpoints.py")
     path = maker.make_sd3(tmp_path_factory.mktemp("checkpoints") / "tiny.safetensors")
     with torch.inference_mode():
         model, _, vae, _ = comfy.sd.load_checkpoint_guess_config(str(path), output_clip=False)

@@ -1,0 +1,369 @@
+"""Inpainting against exact answers: the toy prior, held-out pictures, four holes, many fills.
+
+    python -m benchmarks.inpainting [--pictures 20] [--fills 16] [--methods NAME ...] [--fresh]
+
+Everything runs through the host: stock loader, this pack's nodes or the stock KSampler, stock
+decoder. Results go to benchmarks/results/; finished parts are kept in .cache/benchmarks and not
+computed again unless the checkpoint, the preset or the numbers above change (or `--fresh`).
+
+What is visible determines the attributes that it shows; hidden attributes are uniform. Measured
+on the decoded fills before anything is pasted back:
+
+valid        every part of the fill matches a template of the generator, both eyes are the same
+consistent   every attribute that the visible part determines is right, the wall's colour included
+TV           per picture: distance of the hidden attributes' frequencies over its fills from uniform,
+             floor: what an exact sampler has on average at this number of fills
+visible      PSNR of the visible part against the original
+forward, backward   passes through the network per fill, backward ones only to the latent
+s            seconds per fill, the fit included
+overhead     wall time / time of the bare network calls, measured in the same run
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from benchmarks import host
+from benchmarks.report import markdown
+from benchmarks.toy_prior import model as toy
+from benchmarks.toy_prior import pictures
+
+PACK = host.load_pack()
+
+SEED = 5 * 10**8 + 1
+RESULTS = host.ROOT / "benchmarks" / "results"
+CACHE = host.ROOT / ".cache" / "benchmarks"
+KSAMPLER = "masked KSampler"
+# Hundreds of backward calls per fill: fewer pictures, as the table says.
+SLOW = {"paper-2": 4}
+METHODS = (KSAMPLER, "fast", "balanced", "paper-2")
+# A hue that is off by this much moves the wall's colours by the reader's own tolerance.
+HUE_TOLERANCE = pictures.BACKGROUND_TOLERANCE / (0.3 * 2 * math.pi / math.sqrt(2))
+
+
+class Meter:
+    """Counts and times the network calls of a model through the host's own hook for it.
+
+    `calls` counts by (kind, rows): a forward pass without a graph ("plain") or with one ("graph"),
+    and a backward pass to the latent ("backward").
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = model.clone()
+        self.model.set_model_unet_function_wrapper(self._call)
+        self.calls: Counter[tuple[str, int]] = Counter()
+        self._timed: dict[str, list[float]] | None = None
+
+    def _call(self, network: Callable[..., torch.Tensor], given: dict[str, Any]) -> torch.Tensor:
+        x, t, c = given["input"], given["timestep"], given["c"]
+        graph = torch.is_grad_enabled() and x.requires_grad
+        if self._timed is None:
+            self.calls["graph" if graph else "plain", len(x)] += 1
+            if graph:
+                x.register_hook(self._count_backward)
+            return network(x, t, **c)
+        for _ in range(5):
+            start = time.perf_counter()
+            out = network(x, t, **c)
+            middle = time.perf_counter()
+            self._timed["graph" if graph else "plain"].append(middle - start)
+            if graph:
+                torch.autograd.grad(out.sum(), x)
+                self._timed["backward"].append(time.perf_counter() - middle)
+        return network(x, t, **c)
+
+    def _count_backward(self, gradient: torch.Tensor) -> None:
+        self.calls["backward", len(gradient)] += 1
+
+    def _bare(self, rows: int, graph: bool, conditioning: Any) -> dict[str, list[float]]:
+        """Times of bare calls with this many rows."""
+        self._timed = {"plain": [], "graph": [], "backward": []}
+
+        def once(denoiser: Any, _place: Any, _device: Any) -> None:
+            with torch.set_grad_enabled(graph):
+                denoiser(torch.randn(rows, *toy.LATENT_SHAPE, requires_grad=graph), torch.ones(rows))
+
+        shape = (rows, *toy.LATENT_SHAPE)
+        PACK.bridge.open_denoiser(
+            self.model, conditioning, conditioning, cfg=1.0, shape=shape, seed=0, gradient=graph, work=once
+        )
+        timed, self._timed = self._timed, None
+        return timed
+
+    def bare_seconds(self, conditioning: Any) -> float:
+        """Time that the counted calls take without anything around them."""
+        total = 0.0
+        for rows, graph in {(rows, kind != "plain") for kind, rows in self.calls}:
+            for kind, times in self._bare(rows, graph, conditioning).items():
+                if times:
+                    total += self.calls[kind, rows] * statistics.median(times)
+        return total
+
+    def rows(self, *kinds: str) -> int:
+        """Latents that went through, over all calls of these kinds."""
+        return sum(rows * count for (kind, rows), count in self.calls.items() if kind in kinds)
+
+
+@dataclass(frozen=True)
+class Score:
+    """One method on one hole. Shares are in [0, 1], counts per fill."""
+
+    method: str
+    hole: str
+    pictures: int
+    fills: int
+    valid: float
+    consistent: float
+    both: float
+    tv: float | None
+    floor: float | None
+    psnr: float
+    forward: float
+    backward: float
+    seconds: float
+    overhead: float
+
+
+@lru_cache(maxsize=None)
+def tv_floor(size: int, fills: int, trials: int = 20_000) -> float:
+    """Mean total variation of `fills` exact draws of a uniform attribute."""
+    draws = torch.randint(size, (trials, fills), generator=torch.Generator().manual_seed(1))
+    share = torch.nn.functional.one_hot(draws, size).float().mean(1)
+    return 0.5 * float((share - 1 / size).abs().sum(1).mean())
+
+
+def judge(
+    painted: torch.Tensor, truth: pictures.Attributes, originals: torch.Tensor, mask: torch.Tensor, fills: int
+) -> dict[str, Any]:
+    """Scores fills (pictures * fills, 3, H, W), all of the first picture first."""
+    reading = pictures.read(painted)
+    seen, found = truth.discrete(), reading.attributes.discrete()
+    hidden = pictures.hidden_attributes(mask)
+    right = torch.ones(len(painted), dtype=torch.bool)
+    for name in pictures.ATTRIBUTES:
+        if name not in hidden:
+            right &= found[name] == seen[name].repeat_interleave(fills)
+    hue = pictures.read(painted, mask).attributes.hue - truth.hue.repeat_interleave(fills)
+    right &= (torch.remainder(hue + 0.5, 1) - 0.5).abs() <= HUE_TOLERANCE
+    distances = []
+    for name in hidden:
+        size = pictures.ATTRIBUTES[name]
+        share = torch.nn.functional.one_hot(found[name].reshape(-1, fills), size).float().mean(1)
+        distances.append(0.5 * (share - 1 / size).abs().sum(1).mean())
+    error = (painted - originals.repeat_interleave(fills, 0))[:, :, ~mask].square().mean()
+    return {
+        "valid": float(reading.valid.float().mean()),
+        "consistent": float(right.float().mean()),
+        "both": float((reading.valid & right).float().mean()),
+        "tv": float(torch.stack(distances).mean()) if distances else None,
+        "floor": sum(tv_floor(pictures.ATTRIBUTES[n], fills) for n in hidden) / len(hidden) if hidden else None,
+        "psnr": -10 * math.log10(float(error)),
+    }
+
+
+def paint(
+    method: str, model: Any, vae: Any, conditioning: Any, originals: torch.Tensor, mask: torch.Tensor, fills: int
+) -> torch.Tensor:
+    """Latents (pictures * fills, 16, 16, 16) in the host's scale."""
+    image = originals.movedim(1, -1)
+    hole = mask[None].float().expand(len(image), -1, -1)
+    if method == KSAMPLER:
+        # The same encoded picture as VIPaint's: nothing hidden is in it.
+        filled = PACK.observe.fill_from_nearest(image, hole[:, None])
+        latents = vae.encode(filled).repeat_interleave(fills, 0)
+        return toy.ksampler(model, conditioning, latents, SEED, hole[:, None].repeat_interleave(fills, 0))
+    inputs = {"image": image, "mask": hole, "vae": vae}
+    output = PACK.inpaint.VIPaintInpaint.execute(
+        model, conditioning, conditioning, seed=SEED, cfg=1.0, fills=fills, preset=method, **inputs
+    )
+    return output.result[0]["samples"]
+
+
+def run_one(method: str, hole: str, count: int, fills: int, model: Any, vae: Any) -> tuple[Score, torch.Tensor]:
+    """Score and decoded fills of the first `count` held-out pictures."""
+    truth = pictures.sample_attributes(count, torch.Generator().manual_seed(SEED))
+    originals, mask = pictures.render(truth), pictures.hole(hole)
+    conditioning = PACK.unconditional.unconditional(model)
+    meter = Meter(model)
+    with torch.inference_mode():
+        begin = time.perf_counter()
+        latents = paint(method, meter.model, vae, conditioning, originals, mask, fills)
+        seconds = time.perf_counter() - begin
+        bare = meter.bare_seconds(conditioning)
+        painted = toy.decode(vae, latents)
+    each = count * fills
+    score = Score(
+        method,
+        hole,
+        count,
+        fills,
+        **judge(painted, truth, originals, mask, fills),
+        forward=meter.rows("plain", "graph") / each,
+        backward=meter.rows("backward") / each,
+        seconds=seconds / each,
+        overhead=seconds / bare,
+    )
+    return score, painted[:fills]
+
+
+def run_cached(
+    method: str, hole: str, count: int, fills: int, load: Callable[[], tuple[Any, Any]], fresh: bool
+) -> tuple[Score, Image.Image]:
+    """Score and a strip of the first picture's fills, kept in a folder named after what decides them, but the code."""
+    settings = repr(PACK.core.PRESETS.get(method, toy.EULER_STEPS))
+    checkpoint = hashlib.sha256(toy.CHECKPOINT.read_bytes()).hexdigest()
+    key = hashlib.sha256(repr((checkpoint, settings, hole, count, fills, SEED)).encode()).hexdigest()[:16]
+    folder = CACHE / f"{method.replace(' ', '_')}-{hole}-{key}"
+    if fresh or not (folder / "score.json").is_file():
+        score, painted = run_one(method, hole, count, fills, *load())
+        folder.mkdir(parents=True, exist_ok=True)
+        to_image(torch.cat(list(painted), 2)).save(folder / "fills.png")
+        (folder / "score.json").write_text(json.dumps(asdict(score), indent=1), "utf-8")
+    return Score(**json.loads((folder / "score.json").read_text("utf-8"))), Image.open(folder / "fills.png")
+
+
+def to_image(picture: torch.Tensor) -> Image.Image:
+    """(3, H, W) in [0, 1] as a Pillow image."""
+    return Image.fromarray(picture.movedim(0, -1).mul(255).round().byte().numpy())
+
+
+def table(scores: list[Score]) -> str:
+    """One Markdown table per hole."""
+    header = (
+        "method",
+        "pictures",
+        "valid",
+        "consistent",
+        "both",
+        "TV",
+        "visible",
+        "forward",
+        "backward",
+        "s",
+        "overhead",
+    )
+    parts = []
+    for hole in pictures.MASKS:
+        rows = []
+        for score in (s for s in scores if s.hole == hole):
+            rows.append(
+                (
+                    score.method,
+                    str(score.pictures),
+                    *(f"{100 * share:.1f} %" for share in (score.valid, score.consistent, score.both)),
+                    "-" if score.tv is None else f"{score.tv:.3f}",
+                    f"{score.psnr:.1f} dB",
+                    f"{score.forward:.1f}",
+                    f"{score.backward:.1f}",
+                    f"{score.seconds:.2f}",
+                    f"{score.overhead:.2f}",
+                )
+            )
+        hidden = pictures.hidden_attributes(pictures.hole(hole))
+        floor = next((s.floor for s in scores if s.hole == hole and s.floor is not None), None)
+        note = (
+            f"hidden: {', '.join(hidden)}; TV of an exact sampler {floor:.3f}" if floor is not None else "none hidden"
+        )
+        parts.append(f"## {hole}\n\n{note}\n\n{markdown(header, rows)}")
+    return "\n".join(parts)
+
+
+def summary(scores: list[Score]) -> str:
+    """One row per method for the README."""
+    excess = "TV above exact"
+    header = ("method", *pictures.MASKS, excess, "forward", "backward")
+    rows = []
+    for method in dict.fromkeys(s.method for s in scores):
+        own = [s for s in scores if s.method == method]
+        both = {s.hole: f"{100 * s.both:.0f} %" for s in own}
+        beyond = statistics.mean(s.tv - s.floor for s in own if s.tv is not None and s.floor is not None)
+        passes = (f"{statistics.mean(getattr(s, name) for s in own):.0f}" for name in ("forward", "backward"))
+        rows.append((method, *(both.get(hole, "-") for hole in pictures.MASKS), f"{beyond:+.3f}", *passes))
+    return markdown(header, rows)
+
+
+def preset_table() -> str:
+    rows = [(f"`{preset.name}`", preset.description) for preset in PACK.core.PRESETS.values()]
+    return markdown(("preset", "what it does"), rows)
+
+
+def into_readme(name: str, text: str) -> None:
+    """Replaces what stands between the README's markers of this name."""
+    file = host.ROOT / "README.md"
+    before, rest = file.read_text("utf-8").split(f"<!-- {name} -->\n")
+    _, after = rest.split(f"<!-- /{name} -->")
+    file.write_text(f"{before}<!-- {name} -->\n{text}<!-- /{name} -->{after}", "utf-8")
+
+
+def sheet(strips: dict[tuple[str, str], Image.Image], shown: int = 8, tile: int = 96) -> Image.Image:
+    """Rows of the first picture: what is visible, then fills; one row per hole and method."""
+    truth = pictures.sample_attributes(1, torch.Generator().manual_seed(SEED))
+    original = pictures.render(truth)[0]
+    out = Image.new("RGB", ((shown + 1) * tile, len(strips) * tile), "white")
+    for row, ((_, hole), strip) in enumerate(strips.items()):
+        mask = pictures.hole(hole)
+        cells = [to_image(torch.where(mask, torch.tensor(0.5), original))]
+        size = pictures.SIZE
+        cells += [strip.crop((i * size, 0, (i + 1) * size, size)) for i in range(shown)]
+        for column, cell in enumerate(cells):
+            out.paste(cell.resize((tile, tile), Image.Resampling.LANCZOS), (column * tile, row * tile))
+    return out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pictures", type=int, default=20)
+    parser.add_argument("--fills", type=int, default=16)
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=[KSAMPLER, *PACK.core.PRESETS])
+    parser.add_argument("--holes", nargs="+", default=list(pictures.MASKS), choices=pictures.MASKS)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--fresh", action="store_true", help="compute everything again")
+    options = parser.parse_args()
+    load = lru_cache(maxsize=None)(toy.load)
+    scores, strips = [], {}
+    for hole in options.holes:
+        for method in options.methods:
+            count = min(options.pictures, SLOW.get(method, options.pictures))
+            score, strips[method, hole] = run_cached(method, hole, count, options.fills, load, options.fresh)
+            scores.append(score)
+            print(
+                f"{hole:8}{method:18} both {score.both:.3f} valid {score.valid:.3f} consistent {score.consistent:.3f} "
+                f"TV {score.tv or 0:.3f} (floor {score.floor or 0:.3f}) {score.seconds:.2f} s",
+                flush=True,
+            )
+    options.out.mkdir(parents=True, exist_ok=True)
+    about = (__doc__ or "").split("\n\n", 3)[3].strip()
+    text = (
+        "# Inpainting against exact answers\n\n"
+        f"`python -m benchmarks.inpainting`, {options.fills} fills per picture, {device()}.\n\n"
+        f"```\n{about}\n```\n\n{table(scores)}"
+    )
+    (options.out / "inpainting.md").write_text(text, "utf-8")
+    (options.out / "inpainting.json").write_text(json.dumps([asdict(s) for s in scores], indent=1) + "\n", "utf-8")
+    sheet(strips).save(options.out / "inpainting.png", optimize=True)
+    if options.out == RESULTS:
+        into_readme("benchmark", summary(scores))
+        into_readme("presets", preset_table())
+
+
+def device() -> str:
+    """What the numbers were measured on, without names of machines."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
+
+
+if __name__ == "__main__":
+    main()
