@@ -67,14 +67,15 @@ PRESETS = {
     for preset in (
         Preset(
             "balanced",
-            "Five keypoints from deep noise, a short fit, then guided refinement.",
-            DEEP,
+            "Two deep keypoints, a short and careful fit, then three rounds of closed-form refinement.",
+            # Larger steps move hidden means along noise as well: every fill then gives one answer.
+            (10.0, 30.0),
             steps=12,
             draws=2,
             upper_evidence=0.25,
-            rate=0.1,
-            refiner="pigdm",
-            refine_steps=12,
+            rate=0.01,
+            refine_steps=20,
+            rounds=3,
         ),
         Preset(
             "fast",
