@@ -142,8 +142,7 @@ class Score:
 def tv_floor(size: int, fills: int, trials: int = 20_000) -> float:
     """Mean total variation of `fills` exact draws of a uniform attribute."""
     draws = torch.randint(size, (trials, fills), generator=torch.Generator().manual_seed(1))
-    share = torch.nn.functional.one_hot(draws, size).float().mean(1)
-    return 0.5 * float((share - 1 / size).abs().sum(1).mean())
+    return float(pictures.total_variation(draws, size).mean())
 
 
 def judge(
@@ -161,9 +160,7 @@ def judge(
     right &= (torch.remainder(hue + 0.5, 1) - 0.5).abs() <= HUE_TOLERANCE
     distances = []
     for name in hidden:
-        size = pictures.ATTRIBUTES[name]
-        share = torch.nn.functional.one_hot(found[name].reshape(-1, fills), size).float().mean(1)
-        distances.append(0.5 * (share - 1 / size).abs().sum(1).mean())
+        distances.append(pictures.total_variation(found[name].reshape(-1, fills), pictures.ATTRIBUTES[name]).mean())
     error = (painted - originals.repeat_interleave(fills, 0))[:, :, ~mask].square().mean()
     return {
         "valid": float(reading.valid.float().mean()),
@@ -296,11 +293,6 @@ def summary(scores: list[Score]) -> str:
     return markdown(header, rows)
 
 
-def preset_table() -> str:
-    rows = [(f"`{preset.name}`", preset.description) for preset in PACK.core.PRESETS.values()]
-    return markdown(("preset", "what it does"), rows)
-
-
 def into_readme(name: str, text: str) -> None:
     """Replaces what stands between the README's markers of this name."""
     file = host.ROOT / "README.md"
@@ -357,7 +349,6 @@ def main() -> None:
     sheet(strips).save(options.out / "inpainting.png", optimize=True)
     if options.out == RESULTS:
         into_readme("benchmark", summary(scores))
-        into_readme("presets", preset_table())
 
 
 def device() -> str:

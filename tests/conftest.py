@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:] = [entry for entry in sys.path if entry not in ("", str(ROOT))] + [str(ROOT)]
 
 from benchmarks import host  # noqa: E402  (needs the paths above)
+from benchmarks.toy_prior import CHECKPOINT  # noqa: E402
 from tools.comfy_server import ComfyServer  # noqa: E402
 
 try:
@@ -23,7 +24,6 @@ except FileNotFoundError as error:
     # Tests of the core need no host; those that do fail with this message.
     HOST_ERROR = str(error)
 
-CHECKPOINT = ROOT / "benchmarks" / "toy_prior" / "vipaint_toy.safetensors"
 # The tensors of the tests are small: more threads cost more than they bring.
 torch.set_num_threads(min(4, torch.get_num_threads()))
 

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.toy_prior import CHECKPOINT
 from tools.comfy_server import ROOT, ComfyServer, InvalidPrompt, PromptError
-from tools.demo import CHECKPOINT, draw_input
+from tools.demo import draw_input
 
 pytestmark = pytest.mark.host
 

@@ -19,10 +19,9 @@ from typing import Any
 import torch
 from PIL import Image, ImageDraw
 
-from benchmarks.toy_prior import pictures
+from benchmarks.toy_prior import CHECKPOINT, pictures
 from tools.comfy_server import ROOT, ComfyServer
 
-CHECKPOINT = ROOT / "benchmarks" / "toy_prior" / "vipaint_toy.safetensors"
 WORKFLOW = ROOT / "workflows" / "inpaint_api.json"
 NODES = ("checkpoint", "picture", "mask", "inpaint", "save", "uncertainty")
 TILE, MARGIN, CAPTION = 256, 8, 16

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -50,7 +51,8 @@ class Counted:
     def __call__(self, u: torch.Tensor, s: float | torch.Tensor) -> torch.Tensor:
         rows = torch.as_tensor(s, dtype=torch.float64 if u.dtype == torch.float64 else torch.float32, device=u.device)
         if torch.is_grad_enabled() and u.requires_grad:
-            u.register_hook(lambda _gradient: self._count_backward(len(u)))
+            # Not a closure over u: a tensor that its own hook keeps alive holds the graph's memory.
+            u.register_hook(partial(self._count_backward, len(u)))
         x0 = self._denoiser(u, rows.expand(len(u)).clone() if rows.ndim == 0 else rows).to(u.dtype)
         self.evaluations += Evaluations(forward=len(u))
         self._call += 1
@@ -58,5 +60,5 @@ class Counted:
             self._callback(Progress(self._stage, self._call, self._calls, x0.detach(), self.value))
         return x0
 
-    def _count_backward(self, rows: int) -> None:
+    def _count_backward(self, rows: int, _gradient: torch.Tensor | None) -> None:
         self.evaluations += Evaluations(backward=rows)

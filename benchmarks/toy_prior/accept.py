@@ -24,12 +24,6 @@ HELD_OUT = 256
 BATCH = 50
 
 
-def total_variation(values: torch.Tensor, size: int) -> float:
-    """Total variation distance between the values' frequencies and the uniform distribution."""
-    share = torch.bincount(values, minlength=size).float() / len(values)
-    return 0.5 * float((share - 1 / size).abs().sum())
-
-
 @torch.inference_mode()
 def measure(samples: int) -> list[tuple[str, str, str, bool]]:
     """Rows (quantity, required, measured, met)."""
@@ -53,7 +47,7 @@ def measure(samples: int) -> list[tuple[str, str, str, bool]]:
         ("left and right eye agree", ">= 98 %", f"{100 * agree:.1f} %", agree >= 0.98),
     ]
     for name, values in reading.attributes.discrete().items():
-        distance = total_variation(values, pictures.ATTRIBUTES[name])
+        distance = float(pictures.total_variation(values, pictures.ATTRIBUTES[name]))
         rows.append((f"total variation of `{name}` from uniform", "<= 0.08", f"{distance:.3f}", distance <= 0.08))
     rows.append(("file size", "<= 25 MB", f"{megabytes:.1f} MB", megabytes <= 25))
     return rows

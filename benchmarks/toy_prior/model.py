@@ -7,12 +7,12 @@ from typing import Any
 import torch
 
 from benchmarks import host
+from benchmarks.toy_prior import CHECKPOINT
 
 host.activate()
 
 import nodes as stock  # noqa: E402  (the host's: it comes first on sys.path)
 
-CHECKPOINT = host.ROOT / "benchmarks" / "toy_prior" / "vipaint_toy.safetensors"
 LATENT_SHAPE = (16, 16, 16)
 EULER_STEPS = 30
 

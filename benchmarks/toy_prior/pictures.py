@@ -318,6 +318,12 @@ def _read_hue(pictures: torch.Tensor, pixels: torch.Tensor) -> tuple[torch.Tenso
     return hue, error
 
 
+def total_variation(values: torch.Tensor, size: int) -> torch.Tensor:
+    """Distance of the values' frequencies over the last dimension from uniform, (..., draws) -> (...)."""
+    share = torch.nn.functional.one_hot(values, size).float().mean(-2)
+    return 0.5 * (share - 1 / size).abs().sum(-1)
+
+
 def hidden_attributes(mask: torch.Tensor) -> list[str]:
     """Names of discrete attributes that a hole hides completely: their exact posterior is uniform."""
     covered = {name: bool((~support(name) | mask).all()) for name in GROUPS}

@@ -28,7 +28,7 @@ host.activate()
 import comfy.ldm.modules.diffusionmodules.mmdit as mmdit  # noqa: E402  (needs the host on sys.path)
 import comfy.taesd.taesd as taesd  # noqa: E402
 
-from benchmarks.toy_prior import pictures  # noqa: E402
+from benchmarks.toy_prior import CHECKPOINT, pictures  # noqa: E402
 
 log = logging.getLogger("train")
 
@@ -250,7 +250,7 @@ def export(encoder: nn.Module, decoder: nn.Module, data: dict[str, torch.Tensor]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=host.ROOT / ".cache" / "toy_prior")
-    parser.add_argument("--out", type=Path, default=host.ROOT / "benchmarks" / "toy_prior" / "vipaint_toy.safetensors")
+    parser.add_argument("--out", type=Path, default=CHECKPOINT)
     options = parser.parse_args()
     logging.basicConfig(force=True, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     options.work.mkdir(parents=True, exist_ok=True)

@@ -93,8 +93,8 @@ def hidden_errors(preset: Preset) -> tuple[float, float]:
 
 def test_fills_approach_the_exact_posterior() -> None:
     """What remains is the width of the coarse chain; a fit halves the start's error of the mean."""
-    once = replace(PRESETS["balanced"], levels=PRESETS["fast"].levels, draws=8, rate=0.1, refine_steps=30, rounds=1)
-    once = replace(once, refiner="pigdm")
+    once = replace(PRESETS["balanced"], levels=PRESETS["fast"].levels, draws=8, rate=0.1, rounds=1)
+    once = replace(once, refiner="pigdm", refine_steps=30)
     start, _ = hidden_errors(replace(once, steps=0))
     mean, deviation = hidden_errors(replace(once, steps=100))
     assert mean < 0.25 and mean < 0.6 * start
