@@ -93,9 +93,8 @@ def open_denoiser(
     """Runs `work(denoiser, coordinate, device)` inside the host's guider and returns its result.
 
     shape: (rows, C, H, W) of the largest batch that `work` will ask for, in model scale; the host
-    plans its memory with it. gradient: the denoiser is differentiable in u wherever gradients are
-    enabled. `work` runs without inference mode and without gradients unless it enables them. The
-    caller's model, its parameters' flags and the host's state are as before when this returns.
+    plans its memory with it. gradient: the denoiser is differentiable in u inside its `gradients()`.
+    `work` runs without inference mode and without gradients. The caller's model, its parameters' flags and the host's state are as before when this returns.
     """
     place = coordinate(model)
     patcher = _for_gradients(model) if gradient else model
@@ -131,36 +130,57 @@ class _Runner(comfy.samplers.Sampler, Generic[T]):
         disable_pbar: bool = False,
     ) -> torch.Tensor:
         options = {"model_options": extra_args.get("model_options", {}), "seed": extra_args.get("seed")}
-        ambient = torch.is_inference_mode_enabled()
-
-        last = math.inf
-
-        def denoise(u: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
-            nonlocal last
-            comfy.model_management.throw_exception_if_processing_interrupted()
-            if float(s.max()) > last:
-                _rewind_hooks(model_wrap)
-            last = float(s.max())
-            z, sigma = self.place.to_host(u.float(), s.float())
-            # The host counts a flow's time from 0 to 1, without the scale of its noise.
-            sigma = (sigma / self.place.noise_scale if self.place.flow else sigma).clone()
-            if self.gradient:
-                return model_wrap(z, sigma, **options)
-            # As the host's own samplers do it; the clone makes the result an ordinary tensor again.
-            with torch.inference_mode(ambient), torch.no_grad():
-                x0 = model_wrap(z, sigma, **options)
-            return x0.clone()
-
+        denoiser = HostDenoiser(model_wrap, options, self.place, self.gradient, torch.is_inference_mode_enabled())
         with torch.inference_mode(False), torch.no_grad(), contextlib.ExitStack() as stack:
             if self.gradient:
-                modules = [model_wrap.inner_model, *_loaded_modules(model_wrap)]
-                stack.enter_context(_differentiable(modules))
+                stack.enter_context(_differentiable([model_wrap.inner_model, *_loaded_modules(model_wrap)]))
                 stack.enter_context(_ordinary_conditioning(model_wrap))
-                stack.enter_context(_training())
-                # Flux blocks and ControlNet write into tensors that backward still needs.
-                stack.enter_context(torch.autograd.graph.allow_mutation_on_saved_tensors())
-            self.results.append(self.work(denoise, self.place, noise.device))
+            self.results.append(self.work(denoiser, self.place, noise.device))
         return noise
+
+
+class HostDenoiser:
+    """The core's denoiser: the host's CFG-combined prediction of x0, in the core's coordinate."""
+
+    def __init__(
+        self, model_wrap: Any, options: dict[str, Any], place: Coordinate, differentiable: bool, ambient: bool
+    ) -> None:
+        self._model_wrap, self._options, self._place = model_wrap, options, place
+        self._differentiable, self._inside = differentiable, False
+        # As the host's own samplers run it, but for what autograd will meet again.
+        self._inference = ambient and not differentiable
+        self._last = math.inf
+
+    def __call__(self, u: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        if float(s.max()) > self._last:
+            _rewind_hooks(self._model_wrap)
+        self._last = float(s.max())
+        z, sigma = self._place.to_host(u.float(), s.float())
+        # The host counts a flow's time from 0 to 1, without the scale of its noise.
+        sigma = (sigma / self._place.noise_scale if self._place.flow else sigma).clone()
+        if self._inside:
+            return self._model_wrap(z, sigma, **self._options)
+        if torch.is_grad_enabled():
+            raise RuntimeError("VIPaint: a differentiated call belongs inside `denoiser.gradients()`")
+        with torch.inference_mode(self._inference), torch.no_grad():
+            x0 = self._model_wrap(z, sigma, **self._options)
+        # Outside inference mode a clone is an ordinary tensor again.
+        return x0.clone()
+
+    @contextlib.contextmanager
+    def gradients(self) -> Iterator[None]:
+        """The context for differentiated calls and their backward passes."""
+        if not self._differentiable:
+            raise RuntimeError("VIPaint: the denoiser was opened without gradients")
+        # Flux blocks and ControlNet write into tensors that backward still needs. The guard watches
+        # every operation: outside this context the network runs at its own speed.
+        with _training(), torch.enable_grad(), torch.autograd.graph.allow_mutation_on_saved_tensors():
+            self._inside = True
+            try:
+                yield
+            finally:
+                self._inside = False
 
 
 def _for_gradients(model: Any) -> Any:

@@ -1,8 +1,13 @@
-"""The denoiser contract: `x0_hat = denoiser(u, s)`, u (N, C, H, W), s (N,), and its price."""
+"""The denoiser contract: `x0_hat = denoiser(u, s)`, u (N, C, H, W), s (N,), and its price.
+
+A denoiser with a method `gradients` is differentiated only inside the context that it returns, backward
+included; others wherever gradients are enabled.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 
@@ -59,6 +64,11 @@ class Counted:
         if self._callback is not None:
             self._callback(Progress(self._stage, self._call, self._calls, x0.detach(), self.value))
         return x0
+
+    def gradients(self) -> AbstractContextManager[object]:
+        """The context for a differentiated call and its backward pass."""
+        opened: AbstractContextManager[object] = getattr(self._denoiser, "gradients", torch.enable_grad)()
+        return opened
 
     def _count_backward(self, rows: int, _gradient: torch.Tensor | None) -> None:
         self.evaluations += Evaluations(backward=rows)

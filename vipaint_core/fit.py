@@ -10,6 +10,7 @@ import torch
 
 from . import storage
 from .denoiser import Counted, Denoiser, Evaluations, Progress
+from .levels import clip_levels
 from .objective import negative_bound
 from .observation import Observation
 from .posterior import HierarchicalPosterior
@@ -61,12 +62,6 @@ class FitState:
         return storage.load_state(Path(path))
 
 
-def clip_levels(levels: tuple[float, ...], s_max: float) -> tuple[float, ...]:
-    """Keypoints that a model can reach: those above s_max become one at s_max."""
-    kept = tuple(s for s in levels if s < s_max)
-    return kept if len(kept) == len(levels) else (*kept, s_max)
-
-
 def fit(
     denoiser: Denoiser,
     observation: Observation,
@@ -105,7 +100,7 @@ def fit(
     def current() -> HierarchicalPosterior:
         return replace(start, mu=start.mu + scale * leaves[0], log_tau=leaves[1], gamma=leaves[2])
 
-    calls = preset.calls()
+    calls = preset.fit_calls
     counted = Counted(denoiser, "fit", calls, callback, state.step * calls // max(preset.steps, 1))
     images = len(observation.latent)
     copies = torch.arange(images, device=start.mu.device).repeat_interleave(preset.draws)
@@ -118,7 +113,7 @@ def fit(
             added = _added_noise(generator, watched.latent, levels[-1], preset.v_range)
         for group in optimiser.param_groups:
             group["lr"] = preset.rate * (1 - step / preset.steps)
-        with torch.enable_grad():
+        with counted.gradients():
             parts = negative_bound(
                 counted,
                 current().rows(copies),

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
+from torch.distributions import Normal
 
 from .coordinate import Level, per_row
 from .denoiser import Counted
+from .levels import check_levels
 from .observation import Observation
 
 
@@ -120,8 +121,17 @@ class HierarchicalPosterior:
             estimates.append(x0)
         return Chain(states[::-1], steps[::-1], estimates[::-1])
 
+    def log_ratio(self, chain: Chain) -> torch.Tensor:
+        """log p(u_1, ..., u_K) - log q(u_1, ..., u_K) of a draw, (B,): the prior's weight against this posterior.
 
-def check_levels(levels: Sequence[float]) -> None:
-    rising = all(a < b for a, b in zip(levels, levels[1:], strict=False))
-    if not levels or not rising or not 0 < levels[0] or not math.isfinite(levels[-1]):
-        raise ValueError(f"levels: expected s_1 < ... < s_K, positive and finite, found {tuple(levels)}")
+        As in `objective.gaussian_prior`, the prior at the top keypoint is N(0, 1 + s_K^2).
+        """
+        zero = torch.zeros_like(chain.states[-1])
+        steps = [*chain.transitions, Transition(zero, zero + 1 + self.levels[-1] ** 2)]
+        total = torch.zeros_like(zero.flatten(1)[:, 0])
+        for index, (u, step) in enumerate(zip(chain.states, steps, strict=True)):
+            weight = torch.sigmoid(self.gamma[index]) if index + 1 < self.K else 0.0
+            own = Normal(weight * step.mean + (1 - weight) * self.mu[index], self.log_tau[index].exp())
+            terms = Normal(step.mean, step.variance.sqrt().expand_as(u)).log_prob(u) - own.log_prob(u)
+            total = total + terms.flatten(1).sum(1)
+        return total

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+
+from .levels import refine_levels
 
 
 @dataclass(frozen=True)
@@ -14,8 +17,11 @@ class Preset:
     calibrated: likelihood with the estimator's own variance. upper_evidence: weight of the evidence
     at keypoints above the first. beta_prior, beta_hierarchy: weights of the bound's other parts.
     v_range: added variance of the diffusion loss at the top, in units of s_K^2, or None for the
-    closed form. refiner, refine_steps, rounds: from s_1 to 0; rounds above 1 go back up and repeat.
-    guidance: strength of `pigdm` and `dps`. solver_steps, spread: see `moment_matching`.
+    closed form. refine_steps: steps of the refinement from s_1 to 0.
+    refiner steps down from levels above guided_above, `closed_form` from those below; rounds: so often
+    does a closed-form step go down, with renewed noise in between.
+    guidance: strength of `pigdm` and `dps`. solver_steps, spread: see `moment_matching`. particles: the
+    fills of a picture are weighed and resampled on their way through `refiner`; see `particles.walk`.
     """
 
     name: str
@@ -31,21 +37,42 @@ class Preset:
     beta_hierarchy: float = 1.0
     v_range: tuple[float, float] | None = None
     refiner: str = "closed_form"
+    guided_above: float = 0.0
     refine_steps: int = 20
     rounds: int = 1
     guidance: float = 1.0
     solver_steps: int = 3
     spread: bool = True
+    particles: bool = False
+
+    def __post_init__(self) -> None:
+        if self.particles and (self.refiner == "dps" or not self.eta > 0):
+            raise ValueError(f"Preset {self.name}: particles need a refiner with weights and eta above 0")
 
     @property
     def needs_gradient(self) -> bool:
         return self.steps > 0 or self.refiner != "closed_form"
 
-    def calls(self, fills: int = 0, batch: int = 8, images: int = 1) -> int:
-        """Network calls of a fit (fills 0), or of sampling `fills` per image in batches."""
-        if fills == 0:
-            return self.steps * (len(self.levels) + (self.v_range is not None))
-        return -(-images * fills // batch) * (len(self.levels) - 1 + self.refine_steps * self.rounds)
+    @property
+    def fit_calls(self) -> int:
+        """Network calls of a fit."""
+        return self.steps * (len(self.levels) + (self.v_range is not None))
+
+    def draw_calls(self, levels: Sequence[float]) -> int:
+        """Network calls from the top of these keypoints to pictures."""
+        return len(levels) - 1 + sum(self.turns(s) for s in refine_levels(levels[0], self.refine_steps)[:-1])
+
+    def step(self, s: float) -> str:
+        """What steps down from level s: a key of `refine.REFINERS`."""
+        return self.refiner if s > self.guided_above else "closed_form"
+
+    def turns(self, s: float) -> int:
+        """Steps down from level s: one or, in closed form, `rounds`."""
+        return self.rounds if self.step(s) == "closed_form" and not self.particles else 1
+
+    def rows(self, fills: int, batch: int) -> int:
+        """Fills that are drawn together: all particles of a picture, which compete, else `batch`."""
+        return fills if self.particles else batch
 
 
 PAPER = Preset(
@@ -67,15 +94,17 @@ PRESETS = {
     for preset in (
         Preset(
             "balanced",
-            "Two deep keypoints, a short and careful fit, then three rounds of closed-form refinement.",
-            # Larger steps move hidden means along noise as well: every fill then gives one answer.
-            (10.0, 30.0),
-            steps=12,
-            draws=2,
-            upper_evidence=0.25,
-            rate=0.01,
+            "Moment matching carries what is visible into the hole while it is mostly noise, three rounds of "
+            "closed-form steps finish.",
+            # Where noise drowns every alternative the analytic posterior is exact: a fit found nothing to add.
+            (30.0,),
+            steps=0,
+            refiner="moment_matching",
+            # Lower guided levels are as consistent and less varied.
+            guided_above=3.0,
             refine_steps=20,
             rounds=3,
+            solver_steps=2,
         ),
         Preset(
             "fast",
@@ -91,5 +120,6 @@ PRESETS = {
 
 
 def planned_evaluations(preset: Preset, images: int, fills: int, batch: int = 8) -> int:
-    """Network calls of one fit and of `fills` fills per image."""
-    return preset.calls() + (preset.calls(fills, batch, images) if fills else 0)
+    """Network calls of one fit and of `fills` fills per image (0: of the fit alone)."""
+    chunks = -(-images * fills // preset.rows(fills, batch)) if fills else 0
+    return preset.fit_calls + chunks * preset.draw_calls(preset.levels)

@@ -1,5 +1,6 @@
-"""From a noisy state to a picture: refiners of one signature.
+"""From a noisy state to a picture: estimates of the picture given state and observation, and steps down.
 
+    estimator(denoiser, u, s, observation, noise, preset) -> Estimate
     refiner(denoiser, u, s, s_next, observation, noise, preset) -> u_next
 
 u (N, C, H, W) at level s, s_next below it or 0. noise() gives a new standard normal tensor like u.
@@ -8,6 +9,8 @@ u (N, C, H, W) at level s, s_next below it or 0. noise() gives a new standard no
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
 import torch
 
@@ -18,66 +21,67 @@ from .posterior import transition
 from .presets import Preset
 
 Noise = Callable[[], torch.Tensor]
+
+
+class Estimate(NamedTuple):
+    """x0 given u, x0 given u and y, both (N, C, H, W), and log p(y | u), (N,), up to a constant of the level."""
+
+    x0: torch.Tensor
+    given_y: torch.Tensor
+    log_likelihood: torch.Tensor
+
+
+Estimator = Callable[[Counted, torch.Tensor, float, Observation, Noise, Preset], Estimate]
 Refiner = Callable[[Counted, torch.Tensor, float, float, Observation, Noise, Preset], torch.Tensor]
 
 
-def _step(u: torch.Tensor, x0: torch.Tensor, s: float, s_next: float, noise: Noise, eta: float) -> torch.Tensor:
-    if s_next == 0:
-        return x0
-    mean, variance = transition(u, x0, s, s_next, eta)
-    return mean + variance.sqrt() * noise()
-
-
 def closed_form(
-    denoiser: Counted,
-    u: torch.Tensor,
-    s: float,
-    s_next: float,
-    observation: Observation,
-    noise: Noise,
-    preset: Preset,
-) -> torch.Tensor:
-    """No gradient: seen cells of the estimate are conditioned on y exactly, then the prior's step.
+    denoiser: Counted, u: torch.Tensor, s: float, observation: Observation, noise: Noise, preset: Preset
+) -> Estimate:
+    """No gradient: seen cells of the estimate are conditioned on y exactly, hidden ones are the prior's.
 
     Given x0 in a seen cell, that cell's next state is the Gaussian bridge to it: exact as sigma_y
     goes to 0 (compare DING, arXiv 2512.18365).
     """
     with torch.no_grad():
         x0 = denoiser(u, s)
-        return _step(u, observation.condition(x0, s), s, s_next, noise, preset.eta)
+        return Estimate(x0, observation.condition(x0, s), -observation.nll(x0, s, calibrated=True))
 
 
 def pigdm(
-    denoiser: Counted,
-    u: torch.Tensor,
-    s: float,
-    s_next: float,
-    observation: Observation,
-    noise: Noise,
-    preset: Preset,
-) -> torch.Tensor:
+    denoiser: Counted, u: torch.Tensor, s: float, observation: Observation, noise: Noise, preset: Preset
+) -> Estimate:
     """Evidence reaches hidden cells through the network's Jacobian (Song et al. 2023, PiGDM, eq. 8).
 
-    x0 + guidance * s^2 J^T (y - x0) / (r^2 + sigma_y^2), then seen cells as in `closed_form`.
+    x0 + guidance * s^2 J^T (y - x0) / (r^2 + sigma_y^2); seen cells as in `closed_form`.
     """
-    with torch.enable_grad():
+    x0, gradient, log_likelihood = evidence(denoiser, u, s, observation)
+    return Estimate(x0, _conditioned(x0, preset.guidance * s**2 * gradient, s, observation), log_likelihood)
+
+
+def _conditioned(x0: torch.Tensor, shift: torch.Tensor, s: float, observation: Observation) -> torch.Tensor:
+    """Hidden cells of x0 moved by the evidence, seen cells conditioned on their own: each counts y once."""
+    return torch.where(observation.seen > 0, observation.condition(x0, s), x0 + shift)
+
+
+def evidence(
+    denoiser: Counted, u: torch.Tensor, s: float, observation: Observation
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """x0, the gradient to u of log p(y | u) = log N(y; A x0, r^2 + sigma_y^2), and its value (N,).
+
+    One forward and one backward pass; r as in `Observation.precision`.
+    """
+    with denoiser.gradients():
         point = u.detach().requires_grad_()
         x0 = denoiser(point, s)
-        weight = (observation.precision(s, True) * (observation.y - x0)).detach()
-        (pull,) = torch.autograd.grad((x0 * weight).sum(), point)
-    moved = x0.detach() + preset.guidance * s**2 * pull
-    return _step(u, observation.condition(moved, s), s, s_next, noise, preset.eta)
+        log_likelihood = -observation.nll(x0, s, calibrated=True)
+        (gradient,) = torch.autograd.grad(log_likelihood.sum(), point)
+    return x0.detach(), gradient, log_likelihood.detach()
 
 
 def moment_matching(
-    denoiser: Counted,
-    u: torch.Tensor,
-    s: float,
-    s_next: float,
-    observation: Observation,
-    noise: Noise,
-    preset: Preset,
-) -> torch.Tensor:
+    denoiser: Counted, u: torch.Tensor, s: float, observation: Observation, noise: Noise, preset: Preset
+) -> Estimate:
     """x0 given u and y as a Gaussian whose covariance is the network's own, C = s^2 J.
 
     The mean moves by C A^T (A C A^T + R)^-1 (y - A x0), solved by `preset.solver_steps` conjugate
@@ -85,8 +89,9 @@ def moment_matching(
     eq. 10). PiGDM puts a diagonal in place of A C A^T and so counts correlated evidence many times.
     With `preset.spread` a draw takes the mean's place (Matheron's rule): the prior's draw
     x0 + C n / s has covariance C^2 / s^2, which is C where J is a projection, as near a manifold.
+    Few solver steps leave seen cells away from y: they are conditioned as in `closed_form`.
     """
-    with torch.enable_grad():
+    with denoiser.gradients():
         point = u.detach().requires_grad_()
         x0 = denoiser(point, s)
 
@@ -94,16 +99,17 @@ def moment_matching(
             (product,) = torch.autograd.grad(x0, point, v, retain_graph=True)
             return s**2 * product
 
-        moved = x0.detach()
-        residual = observation.y - moved
-        if preset.spread:
+        mean = moved = x0.detach()
+        residual = observation.y - mean
+        # A particle's weight is that of the mean: a draw inside the estimate would blur it.
+        if preset.spread and not preset.particles:
             draw = covariance(noise() / s)
-            moved = moved + draw
+            moved = mean + draw
             residual = residual - draw - observation.sigma_y * noise()
         # The noise of soft cells is larger by their precision; unseen cells take no part.
         variance = observation.sigma_y**2 / observation.seen.clamp_min(1e-6)
-        moved = moved + _explain(covariance, variance, residual, observation.operator, preset.solver_steps)
-    return _step(u, observation.condition(moved, s), s, s_next, noise, preset.eta)
+        shift, log_likelihood = _explain(covariance, variance, residual, observation.operator, preset.solver_steps)
+    return Estimate(mean, _conditioned(moved, shift, s, observation), log_likelihood)
 
 
 def _explain(
@@ -112,11 +118,12 @@ def _explain(
     residual: torch.Tensor,
     operator: Mask,
     steps: int,
-) -> torch.Tensor:
-    """C A^T (A C A^T + variance)^-1 A residual, row by row, by conjugate gradients from 0; all (N, C, H, W).
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """C A^T S^-1 A residual with S = A C A^T + variance, row by row, by conjugate gradients from 0, (N, C, H, W).
 
-    One product with C per step. A network's Jacobian is symmetric and positive only nearly: a row
-    that meets negative curvature stops there.
+    Also log N(A residual; 0, S), (N,), without the determinant of what the steps do not reach: the
+    recurrence's step lengths are the pivots of S. One product with C per step. A network's Jacobian
+    is symmetric and positive only nearly: a row that meets negative curvature stops there.
     """
 
     def dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -124,15 +131,44 @@ def _explain(
 
     residual = operator.A(residual)
     explained, direction, size = torch.zeros_like(residual), residual, dot(residual, residual)
+    rounding, log_likelihood = (100 * torch.finfo(size.dtype).eps) ** 2 * size, torch.zeros_like(size)
     for _ in range(steps):
         reach = covariance(direction)
-        image = operator.A(reach) + variance * direction
+        image = operator.A(reach + variance * direction)
         curvature = dot(direction, image)
-        length = torch.where(curvature > 0, size / curvature.clamp_min(1e-30), 0.0)
+        going = (curvature > 0) & (size > rounding)
+        length = torch.where(going, size / curvature.clamp_min(1e-30), 0.0)
+        pivot = torch.where(going, length, 1.0).log()
+        log_likelihood = log_likelihood + 0.5 * (pivot - length * size)
         explained, residual = explained + length * reach, residual - length * image
         before, size = size, dot(residual, residual)
-        direction = torch.where(curvature > 0, residual + size / before.clamp_min(1e-30) * direction, 0.0)
-    return explained
+        direction = torch.where(going, residual + size / before.clamp_min(1e-30) * direction, 0.0)
+    return explained, log_likelihood.flatten()
+
+
+ESTIMATORS: dict[str, Estimator] = {"closed_form": closed_form, "pigdm": pigdm, "moment_matching": moment_matching}
+
+
+def descend(
+    estimator: Estimator,
+    denoiser: Counted,
+    u: torch.Tensor,
+    s: float,
+    s_next: float,
+    observation: Observation,
+    noise: Noise,
+    preset: Preset,
+) -> torch.Tensor:
+    """The prior's step from the estimate given y."""
+    x0 = estimator(denoiser, u, s, observation, noise, preset).given_y
+    return _step(u, x0, s, s_next, noise, preset.eta)
+
+
+def _step(u: torch.Tensor, x0: torch.Tensor, s: float, s_next: float, noise: Noise, eta: float) -> torch.Tensor:
+    if s_next == 0:
+        return x0
+    mean, variance = transition(u, x0, s, s_next, eta)
+    return mean + variance.sqrt() * noise()
 
 
 def dps(
@@ -145,7 +181,7 @@ def dps(
     preset: Preset,
 ) -> torch.Tensor:
     """The prior's step, then -guidance * grad_u ||A x0 - y|| (Chung et al. 2023, DPS, alg. 1)."""
-    with torch.enable_grad():
+    with denoiser.gradients():
         point = u.detach().requires_grad_()
         x0 = denoiser(point, s)
         distance = ((x0 - observation.y).square() * observation.seen).flatten(1).sum(1).add(1e-12).sqrt()
@@ -153,18 +189,5 @@ def dps(
     return _step(u, x0.detach(), s, s_next, noise, preset.eta) - preset.guidance * pull
 
 
-REFINERS: dict[str, Refiner] = {
-    "closed_form": closed_form,
-    "pigdm": pigdm,
-    "moment_matching": moment_matching,
-    "dps": dps,
-}
-
-
-def refine_levels(s: float, steps: int, s_min: float = 0.03, rho: float = 3.0) -> list[float]:
-    """`steps` + 1 levels from s to 0, denser towards 0 (Karras et al. 2022, eq. 5, with a smaller rho)."""
-    if steps == 1:
-        return [s, 0.0]
-    low = min(s_min, 0.5 * s)
-    ramp = [i / (steps - 1) for i in range(steps)]
-    return [(s ** (1 / rho) + t * (low ** (1 / rho) - s ** (1 / rho))) ** rho for t in ramp] + [0.0]
+REFINERS: dict[str, Refiner] = {name: partial(descend, estimator) for name, estimator in ESTIMATORS.items()}
+REFINERS["dps"] = dps

@@ -9,7 +9,10 @@ import torch
 
 from .denoiser import Counted, Denoiser, Evaluations, Progress
 from .fit import Fit
-from .refine import REFINERS, refine_levels
+from .levels import refine_levels
+from .observation import Observation
+from .particles import walk
+from .refine import ESTIMATORS, REFINERS
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,43 @@ class RowNoise:
         return torch.stack(rows).to(self._device)
 
 
+Draw = Callable[[Counted, Observation, torch.Tensor, RowNoise], torch.Tensor]
+
+
+def draw_fills(
+    denoiser: Denoiser,
+    observation: Observation,
+    seed: int,
+    fills: int,
+    draw: Draw,
+    *,
+    calls: int,
+    first: int = 0,
+    batch: int = 8,
+    callback: Callable[[Progress], None] | None = None,
+) -> SampleResult:
+    """`fills` rows per image, drawn in batches: what every sampler of this package runs in.
+
+    draw(denoiser, observation, image, noise): latents (N, C, H, W) of N rows, where `observation` holds
+    the rows' own observations, `image` (N,) their numbers and `noise()` standard normal latents.
+    calls: network calls of one `draw`, for the callback's progress. Fill number f of an image is the
+    same whatever `fills`, `first` and `batch` are (up to the rounding of differently sized batches).
+    Images with nothing hidden return their latent. Raises ValueError for fills below 1.
+    """
+    if fills < 1 or first < 0 or batch < 1:
+        raise ValueError(f"sample: expected fills >= 1, first >= 0, batch >= 1, found {fills}, {first}, {batch}")
+    out = observation.latent.repeat_interleave(fills, 0)
+    todo = (~observation.nothing_to_paint.repeat_interleave(fills, 0)).nonzero()[:, 0]
+    chunks = todo.split(batch) if len(todo) else ()
+    counted = Counted(denoiser, "sample", len(chunks) * calls, callback)
+    for chunk in chunks:
+        image, fill = chunk // fills, first + chunk % fills
+        seeds = [_mix(seed, int(i), int(f)) for i, f in zip(image, fill, strict=True)]
+        noise = RowNoise(seeds, out.shape[1:], out.device, out.dtype)
+        out[chunk] = draw(counted, observation.rows(image), image, noise)
+    return SampleResult(out, counted.evaluations)
+
+
 def sample(
     denoiser: Denoiser,
     fitted: Fit,
@@ -44,37 +84,40 @@ def sample(
 ) -> SampleResult:
     """Draws `fills` pictures per image through the chain and refines them from s_1 to 0.
 
-    Fill number f of an image is the same whatever `fills`, `first` and `batch` are (up to the
-    rounding of differently sized batches): ask for `first=4` to add to four earlier fills.
-    Images with nothing hidden return their latent. Raises ValueError for fills below 1.
+    Ask for `first=4` to add to four earlier fills; see `draw_fills`. Fills of a preset with particles
+    depend on their number instead.
     """
-    if fills < 1 or first < 0 or batch < 1:
-        raise ValueError(f"sample: expected fills >= 1, first >= 0, batch >= 1, found {fills}, {first}, {batch}")
-    preset, observation = fitted.preset, fitted.observation
-    out = observation.latent.repeat_interleave(fills, 0)
-    painted = ~observation.nothing_to_paint.repeat_interleave(fills, 0)
-    todo = painted.nonzero()[:, 0]
-    chunks = todo.split(batch) if len(todo) else ()
-    levels = refine_levels(fitted.posterior.levels[0], preset.refine_steps)
-    per_chunk = fitted.posterior.K - 1 + preset.refine_steps * preset.rounds
-    counted = Counted(denoiser, "sample", len(chunks) * per_chunk, callback)
-    refiner = REFINERS[preset.refiner]
-    for chunk in chunks:
-        image, fill = chunk // fills, first + chunk % fills
-        seeds = [_mix(seed, int(i), int(f)) for i, f in zip(image, fill, strict=True)]
-        noise = RowNoise(seeds, out.shape[1:], out.device, out.dtype)
-        watched = observation.rows(image)
+    preset, keypoints = fitted.preset, fitted.posterior.levels
+    levels = refine_levels(keypoints[0], preset.refine_steps)
+
+    def draw(counted: Counted, observation: Observation, image: torch.Tensor, noise: RowNoise) -> torch.Tensor:
         posterior = fitted.posterior.rows(image)
         with torch.no_grad():
-            u = posterior.chain(counted, [noise() for _ in range(posterior.K)]).states[0]
+            chain = posterior.chain(counted, [noise() for _ in range(posterior.K)])
+        u = chain.states[0]
+        if preset.particles:
+            log_weight = posterior.log_ratio(chain)
+            return walk(ESTIMATORS[preset.refiner], counted, u, log_weight, levels, observation, noise, preset)
         for s, s_next in zip(levels, levels[1:], strict=False):
-            for turn in range(preset.rounds):
-                lower = refiner(counted, u, s, s_next, watched, noise, preset)
-                if turn + 1 < preset.rounds:
+            refiner, turns = REFINERS[preset.step(s)], preset.turns(s)
+            for turn in range(turns):
+                lower = refiner(counted, u, s, s_next, observation, noise, preset)
+                if turn + 1 < turns:
                     u = lower + (s**2 - s_next**2) ** 0.5 * noise()
             u = lower
-        out[chunk] = u
-    return SampleResult(out, counted.evaluations)
+        return u
+
+    return draw_fills(
+        denoiser,
+        fitted.observation,
+        seed,
+        fills,
+        draw,
+        calls=preset.draw_calls(keypoints),
+        first=first,
+        batch=preset.rows(fills, batch),
+        callback=callback,
+    )
 
 
 def _mix(seed: int, image: int, fill: int) -> int:

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from vipaint_core import VARIANCE_EXPLODING, HierarchicalPosterior, Observation, rectified_flow
+from vipaint_core.levels import clip_levels, refine_levels
 from vipaint_core.posterior import transition
-from vipaint_core.refine import refine_levels
 
 COORDINATES = [VARIANCE_EXPLODING, rectified_flow(), rectified_flow(2.5)]
 
@@ -72,3 +72,8 @@ def test_mask_is_self_adjoint() -> None:
     x, y = torch.randn(2, 2, 3, 37, 31).double()
     A, A_adjoint = observation.operator.A, observation.operator.A_adjoint  # noqa: N806
     assert torch.allclose((A(x) * y).sum(), (x * A_adjoint(y)).sum())
+
+
+def test_levels_beyond_the_model_are_clipped() -> None:
+    assert clip_levels((0.5, 2.0, 10.0, 30.0), 14.6) == (0.5, 2.0, 10.0, 14.6)
+    assert clip_levels((0.5, 2.0), 14.6) == (0.5, 2.0)

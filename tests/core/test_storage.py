@@ -13,7 +13,7 @@ from vipaint_core import PRESETS, Fit, fit, sample
 @pytest.fixture
 def fitted() -> Fit:
     prior = GaussianPrior.correlated((2, 3, 4))
-    return fit(prior, half_seen(prior, 2), replace(PRESETS["balanced"], steps=2), 0, family="gaussian")
+    return fit(prior, half_seen(prior, 2), replace(PRESETS["paper-2"], steps=2), 0, family="gaussian")
 
 
 def test_round_trip_is_bit_exact(fitted: Fit, tmp_path) -> None:

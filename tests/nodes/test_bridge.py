@@ -39,7 +39,7 @@ def test_gradient_agrees_with_finite_differences(pack, tiny, conditioning, cfg, 
         def value(at):
             return (denoiser(at, LEVELS[:rows]).double() * weights).sum()
 
-        with torch.enable_grad():
+        with denoiser.gradients():
             point = u.clone().requires_grad_()
             (gradient,) = torch.autograd.grad(value(point), point)
         numeric = (value(u + step * direction) - value(u - step * direction)) / (2 * step)
@@ -53,7 +53,7 @@ def test_gradient_agrees_with_finite_differences(pack, tiny, conditioning, cfg, 
 
 def test_gradient_couples_cells_through_attention(pack, tiny, conditioning):
     def work(denoiser, _coordinate, _device):
-        with torch.enable_grad():
+        with denoiser.gradients():
             u = torch.randn(SHAPE).requires_grad_()
             (gradient,) = torch.autograd.grad(denoiser(u, LEVELS)[:, :, 0, 0].sum(), u)
         return gradient
@@ -93,6 +93,17 @@ def test_work_runs_with_ordinary_tensors_and_without_gradients(pack, tiny, condi
     assert opened(pack, tiny, conditioning, work, gradient=gradient) == (False, False, False, False)
 
 
+def test_gradients_only_where_they_are_safe(pack, tiny, conditioning):
+    def careless(denoiser, _coordinate, _device):
+        with torch.enable_grad():
+            denoiser(torch.randn(SHAPE).requires_grad_(), LEVELS)
+
+    with pytest.raises(RuntimeError, match="inside `denoiser"):
+        opened(pack, tiny, conditioning, careless)
+    with pytest.raises(RuntimeError, match="opened without gradients"):
+        opened(pack, tiny, conditioning, lambda d, _c, _v: d.gradients().__enter__(), gradient=False)
+
+
 @pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt])
 def test_state_is_restored_after_an_exception(pack, tiny, conditioning, kind):
     import comfy.model_management
@@ -101,9 +112,10 @@ def test_state_is_restored_after_an_exception(pack, tiny, conditioning, kind):
     options = repr(tiny.model.model_options)
     seen = []
 
-    def work(_denoiser, _coordinate, _device):
-        seen.append(comfy.model_management.in_training)
-        raise kind("stop")
+    def work(denoiser, _coordinate, _device):
+        with denoiser.gradients():
+            seen.append(comfy.model_management.in_training)
+            raise kind("stop")
 
     with pytest.raises(kind, match="stop"):
         opened(pack, tiny, conditioning, work)
@@ -125,7 +137,7 @@ def test_parameters_get_no_gradient_and_keep_their_flag(pack, tiny, conditioning
     try:
 
         def work(denoiser, _coordinate, _device):
-            with torch.enable_grad():
+            with denoiser.gradients():
                 u = torch.randn(SHAPE).requires_grad_()
                 denoiser(u, LEVELS).sum().backward()
             return u.grad
