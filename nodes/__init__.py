@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .baseline import VIPaintBaseline
 from .composite import VIPaintComposite
 from .fit import VIPaintFit
 from .inpaint import VIPaintInpaint
@@ -19,6 +20,7 @@ NODES = (
     VIPaintComposite,
     VIPaintUncertainty,
     VIPaintUnconditional,
+    VIPaintBaseline,
 )
 
 __all__ = ["NODES"]

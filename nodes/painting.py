@@ -101,6 +101,19 @@ def latent_output() -> io.Output:
     return io.Latent.Output("latent", tooltip="The fills, all of the first picture first.")
 
 
+def check_inputs(node: str, model: Any, positive: Any, negative: Any) -> None:
+    validation.check_model(node, model)
+    validation.check_conditioning(node, "positive", positive)
+    validation.check_conditioning(node, "negative", negative)
+
+
+def warn_if_nothing_to_paint(node: str, observation: Observation) -> bool:
+    nothing = bool(observation.nothing_to_paint.all())
+    if nothing:
+        log.warning("%s: the mask is black everywhere, so there is nothing to paint; the picture is returned", node)
+    return nothing
+
+
 def paint(
     node: str,
     model: Any,
@@ -117,15 +130,12 @@ def paint(
     vae: Any | None,
 ) -> tuple[Fit, torch.Tensor | None]:
     """Fits, then draws `fills` per picture (0: fits only). Returns the fit and latents in model scale."""
-    validation.check_model(node, model)
-    validation.check_conditioning(node, "positive", positive)
-    validation.check_conditioning(node, "negative", negative)
+    check_inputs(node, model, positive, negative)
     if preset not in PRESETS:
         raise validation.problem(node, "preset", f"one of {', '.join(PRESETS)}", repr(preset), "Choose another preset.")
     observation = observe(node, model, latent_image, image, mask, vae)
     chosen = PRESETS[preset]
-    if bool(observation.nothing_to_paint.all()):
-        log.warning("%s: the mask is black everywhere, so there is nothing to paint; the picture is returned", node)
+    if warn_if_nothing_to_paint(node, observation):
         chosen = replace(chosen, steps=0)
     images = len(observation.latent)
     fit_calls = planned_evaluations(chosen, images, 0)
@@ -151,9 +161,7 @@ def draw(
     node: str, model: Any, positive: Any, negative: Any, fitted: Fit, *, seed: int, cfg: float, fills: int, first: int
 ) -> torch.Tensor:
     """Draws fills `first`, `first` + 1, ... of every picture; latents in model scale."""
-    validation.check_model(node, model)
-    validation.check_conditioning(node, "positive", positive)
-    validation.check_conditioning(node, "negative", negative)
+    check_inputs(node, model, positive, negative)
     validation.check_posterior(node, model, fitted)
     images = len(fitted.observation.latent)
     calls = planned_evaluations(fitted.preset, images, fills) - planned_evaluations(fitted.preset, images, 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -39,7 +40,7 @@ def paint(pack, tiny, conditioning, picture):
 def test_entry_point_lists_all_nodes(pack):
     extension = asyncio.run(pack.root.comfy_entrypoint())
     names = [node.GET_SCHEMA().node_id for node in asyncio.run(extension.get_node_list())]
-    assert len(names) == len(set(names)) == 8
+    assert len(names) == len(set(names)) == 9
     assert all(name.startswith("VIPaint") for name in names)
     assert not hasattr(pack.root, "NODE_CLASS_MAPPINGS")
 
@@ -70,13 +71,17 @@ def test_inpaint_draws_different_fills(pack, paint, preset):
     assert torch.equal(samples, again["samples"])
 
 
-def test_fit_then_sample_equals_inpaint(pack, tiny, conditioning, picture, paint):
+@pytest.mark.parametrize("preset", ["balanced", "paper-2"])
+def test_fit_then_sample_equals_inpaint(pack, tiny, conditioning, picture, paint, preset, monkeypatch):
     image, mask = picture
     positive, negative = conditioning
-    latent, _ = paint(preset="balanced", fills=2)
+    # The paper's preset fits by gradient steps; fewer of them are the same path.
+    short = replace(pack.core.PRESETS["paper-2"], steps=3, refine_steps=4)
+    monkeypatch.setitem(pack.core.PRESETS, "paper-2", short)
+    latent, _ = paint(preset=preset, fills=2)
     with torch.inference_mode():
         (posterior,) = pack.fit.VIPaintFit.execute(
-            tiny.model, positive, negative, 0, 1.0, "balanced", image=image, mask=mask, vae=tiny.vae
+            tiny.model, positive, negative, 0, 1.0, preset, image=image, mask=mask, vae=tiny.vae
         ).result
 
         def draw(fills, first):

@@ -1,0 +1,63 @@
+"""Decoupled annealing (Zhang et al. 2025, DAPS, arXiv 2407.01521, alg. 1).
+
+The observation is one of latents, without a decoder: the target of the Langevin steps is Gaussian, and
+all steps of one level are solved as one draw from the diffusion that they discretise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+
+from ..denoiser import Counted
+from ..levels import refine_levels
+from ..observation import Observation
+from ..posterior import transition
+from ..refine import Noise
+from .common import START, Baseline, Settings, diffuse, knob, start
+
+
+@dataclass(frozen=True)
+class DAPS(Settings):
+    """`configs/sampler/edm_daps.yaml` and the pixel part of `configs/task/inpainting.yaml` of
+    zhangbingliang2019/DAPS: 200 levels (100 to 0.1, rho 7; here from 80), 5 ODE steps (to 0.01), 100
+    Langevin steps. With Stable Diffusion it has 50 levels from 10 and 2 ODE steps."""
+
+    steps: int = knob(200, 1, 1000, "Noise levels: more is slower and finer.")
+    ode_steps: int = knob(5, 1, 50, "Network calls of one estimate: more is slower and sharper.")
+    langevin_steps: int = knob(100, 1, 1000, "Steps towards what is visible, without network calls: more fits closer.")
+    rate: float = knob(5e-5, 0.0, 0.1, "Size of the Langevin steps: higher fits closer and is noisier.")
+    rate_end: float = knob(0.01, 0.0, 1.0, "Size of the last Langevin steps relative to the first: lower ends cleaner.")
+    tau: float = knob(0.01, 1e-4, 1.0, "Assumed noise of the visible cells: lower fits them more closely.")
+
+
+def draw(denoiser: Counted, observation: Observation, noise: Noise, settings: DAPS, s_max: float) -> torch.Tensor:
+    levels = refine_levels(min(s_max, START), settings.steps, s_min=0.1, rho=7)
+    u = start(noise, levels[0])
+    evidence = observation.seen / settings.tau**2
+    for index, (s, s_next) in enumerate(pairwise(levels)):
+        x0 = probability_flow(denoiser, u, refine_levels(s, settings.ode_steps, s_min=0.01, rho=7))
+        precision = 1 / s**2 + evidence
+        target = (x0 / s**2 + evidence * observation.y) / precision
+        rate = settings.rate * (1 - (1 - settings.rate_end) * index / settings.steps)
+        u = diffuse(x0, target, precision, rate * settings.langevin_steps, noise) + s_next * noise()
+    return u
+
+
+def probability_flow(denoiser: Counted, u: torch.Tensor, levels: list[float]) -> torch.Tensor:
+    """Euler steps of the probability-flow ODE down to 0."""
+    for s, s_next in pairwise(levels):
+        u = transition(u, denoiser(u, s), s, s_next, eta=0).mean
+    return u
+
+
+BASELINE = Baseline(
+    "daps",
+    "Solves for a clean picture at every level, pulls it to what is visible, adds noise again: no gradients.",
+    "Zhang et al. 2025, arXiv 2407.01521",
+    DAPS,
+    draw,
+    lambda settings: settings.steps * settings.ode_steps,
+)

@@ -1,0 +1,51 @@
+"""Guidance by a pseudo-inverse (Song et al. 2023, PiGDM, openreview 9_gsMA8MRKQ, alg. 1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+
+from ..denoiser import Counted
+from ..observation import Observation
+from ..posterior import transition
+from ..refine import Noise, evidence
+from .common import Baseline, Settings, knob, start, vp_levels
+
+
+@dataclass(frozen=True)
+class PiGDM(Settings):
+    """DDIM (eta 0) and weight 1: `_configs/algo/pgdm.yaml` of NVlabs/RED-diff, by the same authors, who
+    also replace seen cells of x0 and guide hidden ones only when inpainting (`algos/pgdm.py`). 100
+    steps: its README."""
+
+    steps: int = knob(100, 1, 1000, "Denoising steps: more is slower and finer.")
+    weight: float = knob(1.0, 0.0, 10.0, "Pull of what is visible on the hole: higher is more consistent, less varied.")
+    eta: float = knob(0.0, 0.0, 1.0, "Fresh noise per step: 1 as in DDPM, 0 none.")
+
+
+def draw(denoiser: Counted, observation: Observation, noise: Noise, settings: PiGDM, s_max: float) -> torch.Tensor:
+    """Moves u by J^T (y - x0) r^2 / (r^2 + sigma_y^2); `refine.pigdm` moves x0, by Bayes' rule.
+
+    With alpha = 1 / (1 + s^2) the code's sqrt(alpha_t alpha_s) grad_z in z is grad_u in u.
+    """
+    levels = vp_levels(s_max, settings.steps)
+    u = start(noise, levels[0])
+    for s, s_next in pairwise(levels):
+        x0, gradient, _ = evidence(denoiser, u, s, observation)
+        mean, variance = transition(u, observation.condition(x0, s), s, s_next, settings.eta)
+        pull = s**2 / (1 + s**2) * (1 - observation.seen) * gradient
+        u = mean + variance.sqrt() * noise() + settings.weight * pull
+    return u
+
+
+BASELINE = Baseline(
+    "pigdm",
+    "Carries what is visible into the hole through the network's Jacobian: consistent, costs variety.",
+    "Song et al. 2023, openreview 9_gsMA8MRKQ",
+    PiGDM,
+    draw,
+    lambda settings: settings.steps,
+    needs_gradient=True,
+)

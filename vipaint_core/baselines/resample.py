@@ -1,0 +1,66 @@
+"""Hard consistency and a draw back to the noise level (Song et al. 2024, ReSample, arXiv 2307.08123, alg. 1).
+
+The observation is one of latents, without a decoder: the optimisation of ||y - A x0||^2 that makes an
+estimate consistent ends in seen cells at y, and is done by putting y there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+
+from ..denoiser import Counted
+from ..observation import Observation
+from ..posterior import transition
+from ..refine import Noise
+from .common import Baseline, Settings, knob, product, project, start, vp_levels
+from .dps import dps_step
+
+
+@dataclass(frozen=True)
+class ReSample(Settings):
+    """500 DDIM steps (eta 0), DPS scale 0.5 alpha_t, every 10th step of the lower two thirds made consistent
+    after 5 further steps, variance 40: `sample_condition.py` and `ldm/models/diffusion/ddim.py` of
+    soominkwon/resample."""
+
+    steps: int = knob(500, 30, 1000, "Denoising steps: more is slower and finer.")
+    scale: float = knob(
+        0.5, 0.0, 10.0, "Pull towards what is visible between the hard steps: higher fits more closely."
+    )
+    ahead: int = knob(5, 1, 9, "Steps that an estimate is refined by before it is made consistent: more is slower.")
+    variance: float = knob(40.0, 0.01, 1000.0, "Trust in the consistent estimate: lower leaves the noisy state behind.")
+
+    def is_hard(self, index: int) -> bool:
+        """Is the state after step `index` (from 0) made consistent?"""
+        left = self.steps - 1 - index
+        return 0 < left <= self.steps - self.steps // 3 and left % 10 == 0
+
+
+def draw(denoiser: Counted, observation: Observation, noise: Noise, settings: ReSample, s_max: float) -> torch.Tensor:
+    levels = vp_levels(s_max, settings.steps)
+    u = start(noise, levels[0])
+    for index, (s, s_next) in enumerate(pairwise(levels)):
+        u = dps_step(denoiser, u, s, s_next, observation, noise, settings.scale / (1 + s**2), eta=0.0)
+        if settings.is_hard(index):
+            below = levels[index + 1 : index + 2 + settings.ahead]
+            state = u
+            for high, low in pairwise(below):
+                x0 = denoiser(state, high)
+                state = transition(state, x0, high, low, eta=0).mean
+            # In z the released sigma^2 is 40 times the variance of DDPM's step, and so it is in u.
+            spread = settings.variance * s_next**2 * (s**2 - s_next**2) / s**2
+            u = product(project(x0, observation), s_next**2, u, 1 / spread, noise)
+    return project(u, observation)
+
+
+BASELINE = Baseline(
+    "resample",
+    "DPS that now and then puts the visible cells into the estimate and draws the noisy picture from it anew.",
+    "Song et al. 2024, arXiv 2307.08123",
+    ReSample,
+    draw,
+    lambda settings: settings.steps + settings.ahead * sum(map(settings.is_hard, range(settings.steps))),
+    needs_gradient=True,
+)
