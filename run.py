@@ -3,6 +3,8 @@
 
     demo [OPTIONS]      inpaint a picture on a real ComfyUI server; PNGs appear in output/
     test [PYTEST ARGS]  ruff, format check, mypy and pytest
+    benchmark gmm|toy [OPTIONS]
+                        tables against exact answers, into benchmarks/results/; --quick: minutes, into output/
     setup               only prepare ComfyUI and its Python environment
 
 The first run downloads ComfyUI and PyTorch into .host/ (about 6 GB); later runs reuse them.
@@ -367,8 +369,18 @@ def demo(host: Host, arguments: Sequence[str]) -> int:
     return call([host.python, "-m", "tools.demo", *arguments], host.env())
 
 
+def benchmark(host: Host, arguments: Sequence[str]) -> int:
+    modules = {"gmm": "benchmarks.gmm", "toy": "benchmarks.inpainting"}
+    if not arguments or arguments[0] not in modules:
+        raise Failure(f"expected `benchmark {'|'.join(modules)}`, found `benchmark {' '.join(arguments)}`.")
+    return call([host.python, "-m", modules[arguments[0]], *arguments[1:]], host.env())
+
+
+COMMANDS = {"demo": demo, "test": test, "benchmark": benchmark}
+
+
 def main(argv: Sequence[str]) -> int:
-    if not argv or argv[0] in ("-h", "--help") or argv[0] not in ("demo", "test", "setup"):
+    if not argv or argv[0] not in (*COMMANDS, "setup"):
         print(__doc__)
         return 0 if argv and argv[0] in ("-h", "--help") else 1
     try:
@@ -376,7 +388,7 @@ def main(argv: Sequence[str]) -> int:
         if argv[0] == "setup":
             say(f"ready: ComfyUI in {host.comfyui}, interpreter {host.python}")
             return 0
-        return test(host, argv[1:]) if argv[0] == "test" else demo(host, argv[1:])
+        return COMMANDS[argv[0]](host, argv[1:])
     except Failure as failure:
         say(f"error: {failure}")
     except OSError as error:

@@ -1,6 +1,6 @@
 """Inpainting against exact answers: the toy prior, held-out pictures, four holes, many fills.
 
-    python -m benchmarks.inpainting [--pictures 20] [--fills 16] [--methods NAME ...] [--fresh]
+    python3 run.py benchmark toy [--pictures 20] [--fills 16] [--methods NAME ...] [--fresh] [--quick]
 
 Everything runs through the host: stock loader, this pack's nodes or the stock KSampler, stock
 decoder. Results go to benchmarks/results/; finished parts are kept in .cache/benchmarks and not
@@ -22,6 +22,7 @@ overhead     wall time / time of the bare network calls, measured in the same ru
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import math
@@ -38,14 +39,14 @@ import torch
 from PIL import Image
 
 from benchmarks import host
-from benchmarks.report import markdown
+from benchmarks.report import markdown, provenance
 from benchmarks.toy_prior import model as toy
 from benchmarks.toy_prior import pictures
 
 PACK = host.load_pack()
 
 SEED = 5 * 10**8 + 1
-RESULTS = host.ROOT / "benchmarks" / "results"
+RESULTS, QUICK = host.ROOT / "benchmarks" / "results", host.ROOT / "output" / "benchmark"
 CACHE = host.ROOT / ".cache" / "benchmarks"
 KSAMPLER = "masked KSampler"
 # Hundreds of backward calls per fill: fewer pictures, as the table says.
@@ -94,7 +95,7 @@ class Meter:
         self._timed = {"plain": [], "graph": [], "backward": []}
 
         def once(denoiser: Any, _place: Any, _device: Any) -> None:
-            with torch.set_grad_enabled(graph):
+            with denoiser.gradients() if graph else contextlib.nullcontext():
                 denoiser(torch.randn(rows, *toy.LATENT_SHAPE, requires_grad=graph), torch.ones(rows))
 
         shape = (rows, *toy.LATENT_SHAPE)
@@ -322,9 +323,14 @@ def main() -> None:
     parser.add_argument("--fills", type=int, default=16)
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=[KSAMPLER, *PACK.core.PRESETS])
     parser.add_argument("--holes", nargs="+", default=list(pictures.MASKS), choices=pictures.MASKS)
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, help="folder of the table; default: benchmarks/results")
     parser.add_argument("--fresh", action="store_true", help="compute everything again")
+    parser.add_argument("--quick", action="store_true", help="one picture, two fills, into output/")
     options = parser.parse_args()
+    out = options.out or (QUICK if options.quick else RESULTS)
+    if options.quick:
+        options.pictures, options.fills = 1, 2
+        options.methods = [name for name in options.methods if name not in SLOW]
     load = lru_cache(maxsize=None)(toy.load)
     scores, strips = [], {}
     for hole in options.holes:
@@ -337,23 +343,18 @@ def main() -> None:
                 f"TV {score.tv or 0:.3f} (floor {score.floor or 0:.3f}) {score.seconds:.2f} s",
                 flush=True,
             )
-    options.out.mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
     about = (__doc__ or "").split("\n\n", 3)[3].strip()
     text = (
         "# Inpainting against exact answers\n\n"
-        f"`python -m benchmarks.inpainting`, {options.fills} fills per picture, {device()}.\n\n"
+        f"`python3 run.py benchmark toy`, {options.fills} fills per picture, seed {SEED}, {provenance()}.\n\n"
         f"```\n{about}\n```\n\n{table(scores)}"
     )
-    (options.out / "inpainting.md").write_text(text, "utf-8")
-    (options.out / "inpainting.json").write_text(json.dumps([asdict(s) for s in scores], indent=1) + "\n", "utf-8")
-    sheet(strips).save(options.out / "inpainting.png", optimize=True)
-    if options.out == RESULTS:
+    (out / "inpainting.md").write_text(text, "utf-8")
+    (out / "inpainting.json").write_text(json.dumps([asdict(s) for s in scores], indent=1) + "\n", "utf-8")
+    sheet(strips).save(out / "inpainting.png", optimize=True)
+    if out == RESULTS:
         into_readme("benchmark", summary(scores))
-
-
-def device() -> str:
-    """What the numbers were measured on, without names of machines."""
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
 
 
 if __name__ == "__main__":

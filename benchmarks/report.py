@@ -1,8 +1,13 @@
-"""Tables for people (Markdown)."""
+"""Tables for people (Markdown), and what a result was made with."""
 
 from __future__ import annotations
 
+import platform
+import subprocess
 from collections.abc import Sequence
+from pathlib import Path
+
+import torch
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -15,3 +20,17 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
     rule = "|" + "|".join(("-" * (w + 2)) if i == 0 else ("-" * (w + 1) + ":") for i, w in enumerate(widths)) + "|"
     return "\n".join([line(header), rule, *(line(row) for row in rows)]) + "\n"
+
+
+def provenance() -> str:
+    """Commit, versions and device of this run in one line, without names of machines."""
+    root = Path(__file__).resolve().parent.parent
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
+        return done.stdout.strip()
+
+    commit = git("rev-parse", "--short", "HEAD") or "unknown"
+    changed = " with changes" if git("status", "--porcelain", "--untracked-files=no") else ""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
+    return f"commit {commit}{changed}, torch {torch.__version__}, Python {platform.python_version()}, {device}"

@@ -122,8 +122,8 @@ def run(options: argparse.Namespace) -> Path:
         tiles.append((f"fill {index}", Image.open(io.BytesIO(data))))
     (folder / "demo_uncertainty.png").write_bytes(found["uncertainty"][0])
     tiles.append(("uncertainty", Image.open(io.BytesIO(found["uncertainty"][0]))))
-    sheet = folder / "demo.png"
-    contact_sheet(tiles, min(len(tiles), 4)).save(sheet)
+    sheet: Path = options.sheet or folder / "demo.png"
+    contact_sheet(tiles, min(len(tiles), 4)).save(sheet, quality=90)
     return sheet
 
 
@@ -136,6 +136,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--fills", type=int, help="number of fills; default: the workflow's")
     parser.add_argument("--workflow", type=Path, default=WORKFLOW, help="workflow in API format")
     parser.add_argument("--output", type=Path, default=ROOT / "output", help="folder for the PNGs")
+    parser.add_argument("--sheet", type=Path, help="file of the contact sheet; default: demo.png in the output folder")
     parser.add_argument("--timeout", type=float, default=1800.0, help="seconds to wait for the fills")
     options = parser.parse_args(argv)
     if (options.picture is None) != (options.mask is None):

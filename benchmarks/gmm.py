@@ -1,0 +1,235 @@
+"""Samplers against exact posteriors: linear measurements of a 25-component Gaussian mixture.
+
+    python3 run.py benchmark gmm [--problems 20] [--samples 1000] [--methods NAME ...] [--quick]
+
+The problems are those of Cardoso et al. 2023 (MCGDiff, arXiv 2308.07983, app. B.3): identity
+covariance, means (-8i, -8j, -8i, -8j, ...) for i, j in -2..2, squared normal weights; y = A x + noise
+with A = U diag(s) V^T of random rotations, s sorted uniforms, noise level uniform in (0, max s).
+
+Two variants stand beside them: `mask`, where A selects coordinates as inpainting does, and `apart`,
+a mask over three far and unequal modes. All is computed in the basis of V and divided by the prior's
+standard deviation: there A is a mask whose cells are seen with different precision, and the prior
+has about the unit variance that samplers expect; distances are given in the original scale.
+
+Every number is the sliced Wasserstein-1 distance of a method's samples to as many exact ones (mean
+over problems, 95 % interval); `exact` is the distance of two exact sets. Finished parts are kept in
+.cache/benchmarks/gmm and computed again where the code of the core has changed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from benchmarks.mixture import Mixture
+from benchmarks.report import markdown, provenance
+from vipaint_core import PRESETS, Evaluations, Observation, Preset, fit, sample
+from vipaint_core.baselines import BASELINES, run_baseline
+from vipaint_core.metrics import sliced_wasserstein
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS, QUICK = ROOT / "benchmarks" / "results", ROOT / "output" / "benchmark"
+CACHE = ROOT / ".cache" / "benchmarks" / "gmm"
+
+VARIANTS = ("linear", "mask", "apart")
+DIMENSIONS, MEASUREMENTS = (8, 80, 800), (1, 2, 4)
+SPACING = 8.0
+# Above every distance of modes in the scaled space, as an image model's own largest level is.
+S_MAX = 80.0
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One kind of problem."""
+
+    variant: str
+    dimension: int
+    measurements: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.variant}-{self.dimension}-{self.measurements}"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A prior over (1, 1, D) latents, one observation of it, and the factor back to the original scale."""
+
+    prior: Mixture
+    observation: Observation
+    scale: float
+
+
+def problem(cell: Cell, index: int) -> Problem:
+    """Problem number `index` of a cell, float64."""
+    generator = torch.Generator().manual_seed(1_000_003 * index + cell.dimension * 10 + cell.measurements)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    d, seen_count = cell.dimension, cell.measurements
+    if cell.variant == "apart":
+        means = 3 * SPACING * torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64)[:, None].expand(3, d)
+        logits = torch.tensor([0.6, 0.1, 0.3], dtype=torch.float64).log()
+    else:
+        grid = torch.cartesian_prod(torch.arange(-2.0, 3.0), torch.arange(-2.0, 3.0)).double()
+        means = -SPACING * grid.repeat(1, d // 2)
+        logits = normal(25).square().log()
+    precision = torch.zeros(d, dtype=torch.float64)
+    if cell.variant == "linear":
+        rotation, _ = torch.linalg.qr(normal(d, d))
+        means = means @ rotation
+        singular = torch.rand(seen_count, generator=generator, dtype=torch.float64).sort(descending=True).values
+        precision[:seen_count] = (singular / singular[0]).square()
+    else:
+        precision[torch.randperm(d, generator=generator)[:seen_count]] = 1
+    # Relative to max s: in this basis the noise of the best measured coordinate.
+    sigma = float(torch.rand(1, generator=generator, dtype=torch.float64).clamp_min(0.01))
+    scale = math.sqrt(1 + 2 * SPACING**2)
+    prior = Mixture(logits, means / scale, torch.full((d,), 1 / scale**2, dtype=torch.float64))
+    clean = prior.draw(1, generator).reshape(1, 1, 1, d)
+    noise = sigma / scale / precision.clamp_min(1e-12).sqrt() * normal(d)
+    seen = precision.reshape(1, 1, 1, d)
+    latent = torch.where(seen > 0, clean + noise, torch.zeros(()))
+    return Problem(prior, Observation(latent, seen, sigma / scale), scale)
+
+
+Method = Callable[[Problem, int, int], tuple[torch.Tensor, Evaluations]]
+
+
+# Modes of the mixture stay ambiguous down to their own width: guidance all the way.
+GUIDED = replace(PRESETS["balanced"], name="balanced, guided", guided_above=0.0, refine_steps=40, solver_steps=4)
+PARTICLES = replace(GUIDED, name="balanced, particles", particles=True, refine_steps=100)
+OURS = {preset.name: preset for preset in (*PRESETS.values(), GUIDED, PARTICLES)}
+
+
+def preset_method(preset: Preset) -> Method:
+    def draw(given: Problem, count: int, seed: int) -> tuple[torch.Tensor, Evaluations]:
+        fitted = fit(given.prior, given.observation, preset, seed, s_max=S_MAX)
+        drawn = sample(given.prior, fitted, seed, count, batch=count)
+        return drawn.latents.flatten(1), fitted.evaluations + drawn.evaluations
+
+    return draw
+
+
+def exact(given: Problem, count: int, seed: int) -> tuple[torch.Tensor, Evaluations]:
+    generator = torch.Generator().manual_seed(seed)
+    return given.prior.given(given.observation).draw(count, generator), Evaluations()
+
+
+def baseline_method(name: str) -> Method:
+    def draw(given: Problem, count: int, seed: int) -> tuple[torch.Tensor, Evaluations]:
+        drawn = run_baseline(name, given.prior, given.observation, seed, count, s_max=S_MAX, batch=count)
+        return drawn.latents.flatten(1), drawn.evaluations
+
+    return draw
+
+
+METHODS: dict[str, Method] = {
+    "exact": exact,
+    **{name: preset_method(preset) for name, preset in OURS.items()},
+    **{name: baseline_method(name) for name in BASELINES},
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """One method on one problem; passes through the denoiser per sample."""
+
+    distance: float
+    forward: float
+    backward: float
+    seconds: float
+
+
+def evaluate(method: str, cell: Cell, index: int, samples: int) -> Result:
+    given = problem(cell, index)
+    reference, _ = exact(given, samples, 10**6 + index)
+    begin = time.perf_counter()
+    drawn, evaluations = METHODS[method](given, samples, index)
+    seconds = time.perf_counter() - begin
+    if not bool(torch.isfinite(drawn).all()):
+        return Result(math.inf, evaluations.forward / samples, evaluations.backward / samples, seconds)
+    distance = given.scale * sliced_wasserstein(drawn, reference)
+    return Result(distance, evaluations.forward / samples, evaluations.backward / samples, seconds)
+
+
+def code() -> str:
+    """A digest of what decides the numbers."""
+    files = [*sorted((ROOT / "vipaint_core").rglob("*.py")), Path(__file__), ROOT / "benchmarks" / "mixture.py"]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
+
+
+def evaluate_cached(method: str, cell: Cell, index: int, samples: int) -> Result:
+    file = CACHE / code() / f"{cell.name}-{method}-{samples}-{index}.json"
+    if not file.is_file():
+        result = evaluate(method, cell, index, samples)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(result.__dict__), "utf-8")
+    return Result(**json.loads(file.read_text("utf-8")))
+
+
+def interval(values: Sequence[float]) -> str:
+    """Mean and half width of its 95 % interval."""
+    mean = statistics.mean(values)
+    if len(values) < 2 or not math.isfinite(mean):
+        return f"{mean:.2f}"
+    return f"{mean:.2f} ± {1.96 * statistics.stdev(values) / math.sqrt(len(values)):.2f}"
+
+
+def table(results: dict[tuple[str, Cell], list[Result]], variant: str) -> str:
+    """Methods by cells of one variant."""
+    cells = [cell for cell in dict.fromkeys(cell for _, cell in results) if cell.variant == variant]
+    header = ("method", *(f"d {cell.dimension}, d_y {cell.measurements}" for cell in cells), "forward", "backward")
+    rows = []
+    for method in dict.fromkeys(method for method, _ in results):
+        own = [results[method, cell] for cell in cells]
+        price = [
+            f"{statistics.mean(getattr(r, kind) for rs in own for r in rs):.0f}" for kind in ("forward", "backward")
+        ]
+        rows.append((method, *(interval([r.distance for r in rs]) for rs in own), *price))
+    return markdown(header, rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--problems", type=int, default=20)
+    parser.add_argument("--samples", type=int, default=1000)
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS)
+    parser.add_argument("--dimensions", nargs="+", type=int, default=list(DIMENSIONS))
+    parser.add_argument("--quick", action="store_true", help="one problem, 200 samples, d = 8, into output/")
+    parser.add_argument("--out", type=Path, help="folder of the table; default: benchmarks/results")
+    options = parser.parse_args()
+    out = options.out or (QUICK if options.quick else RESULTS)
+    if options.quick:
+        options.problems, options.samples, options.dimensions = 1, 200, [8]
+    cells = [Cell(v, d, m) for v in options.variants for d in options.dimensions for m in MEASUREMENTS]
+    results: dict[tuple[str, Cell], list[Result]] = {}
+    for cell in cells:
+        for method in options.methods:
+            rows = [evaluate_cached(method, cell, index, options.samples) for index in range(options.problems)]
+            results[method, cell] = rows
+            print(f"{cell.name:14}{method:12}{interval([r.distance for r in rows])}", file=sys.stderr, flush=True)
+    text = "\n".join(f"## {variant}\n\n{table(results, variant)}" for variant in options.variants)
+    print(text)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "gmm.md").write_text(
+        f"# Mixture benchmark\n\n`python3 run.py benchmark gmm`: {options.problems} problems per cell, "
+        f"{options.samples} samples, {provenance()}.\n\n{text}",
+        "utf-8",
+    )
+
+
+if __name__ == "__main__":
+    main()
