@@ -25,9 +25,9 @@ SIZE = 128
 _SCALE = 4
 
 SKINS = ((255, 224, 196), (240, 184, 135), (198, 134, 90), (141, 85, 52), (92, 54, 38), (160, 200, 120))
-HAIR_COLOURS = ((35, 25, 25), (120, 60, 20), (235, 195, 70), (190, 40, 120))
+HAIR_COLOURS = ((30, 20, 25), (135, 65, 15), (245, 205, 70), (220, 20, 130))
 HAIR_STYLES = ("cap", "bun", "spikes")
-EYE_COLOURS = ((30, 90, 220), (30, 150, 60), (110, 60, 20), (200, 30, 30))
+EYE_COLOURS = ((20, 60, 235), (20, 175, 60), (15, 15, 15), (215, 25, 30))
 EYE_SHAPES = ("round", "narrow", "square")
 MOUTHS = ("smile", "flat", "open", "grin")
 ACCESSORIES = ("none", "bird", "badge")
@@ -76,34 +76,35 @@ def _draw(group: str, value: int) -> Image.Image:
         pen.ellipse(box(64, 54, 33, 33), fill=colour)
         pen.rectangle([0, 50 * _SCALE, SIZE * _SCALE, SIZE * _SCALE], fill=(0, 0, 0, 0))
         if style == "bun":
-            pen.ellipse(box(64, 14, 12, 11), fill=colour)
+            pen.ellipse(box(64, 14, 15, 12), fill=colour)
         elif style == "spikes":
             for x in (42, 56.5, 71.5, 86):
                 pen.polygon(points((x - 8, 34), (x + (x - 64) * 0.25, 5), (x + 8, 34)), fill=colour)
     elif group in ("eye_left", "eye_right"):
-        cx, cy = (51, 72) if group == "eye_left" else (77, 72)
+        cx, cy = (50, 72) if group == "eye_left" else (78, 72)
         shape, colour = EYE_SHAPES[value // len(EYE_COLOURS)], EYE_COLOURS[value % len(EYE_COLOURS)]
         white = (250, 250, 250)
         if shape == "round":
-            pen.ellipse(box(cx, cy, 7, 6.5), fill=white)
-            pen.ellipse(box(cx, cy, 4, 4), fill=colour)
+            pen.ellipse(box(cx, cy, 9, 8), fill=white)
+            pen.ellipse(box(cx, cy, 6, 6), fill=colour)
         elif shape == "narrow":
-            pen.ellipse(box(cx, cy, 9, 4), fill=white)
-            pen.ellipse(box(cx, cy, 5, 3.6), fill=colour)
+            pen.ellipse(box(cx, cy, 10, 4), fill=white)
+            pen.ellipse(box(cx, cy, 7, 4), fill=colour)
         else:
-            pen.rectangle(box(cx, cy, 7, 6.5), fill=white)
-            pen.rectangle(box(cx, cy, 3.5, 6.5), fill=colour)
+            pen.rectangle(box(cx, cy, 10, 8), fill=white)
+            pen.rectangle(box(cx, cy, 5, 8), fill=colour)
     elif group == "mouth":
         kind, cy = MOUTHS[value], 89
         if kind == "smile":
-            pen.pieslice(box(64, cy - 4, 11, 9), 0, 180, fill=(170, 30, 50))
+            pen.pieslice(box(64, cy - 5, 12, 11), 0, 180, fill=(215, 20, 60))
         elif kind == "flat":
-            pen.rectangle(box(64, cy, 10, 2), fill=(110, 30, 40))
+            pen.rectangle(box(64, cy, 11, 2.5), fill=(90, 10, 50))
         elif kind == "open":
-            pen.ellipse(box(64, cy, 6, 6), fill=(60, 10, 20))
+            pen.ellipse(box(64, cy, 8, 7), fill=(250, 120, 150))
+            pen.ellipse(box(64, cy, 5.5, 4.5), fill=(40, 5, 15))
         else:
-            pen.rounded_rectangle(box(64, cy, 11, 5), 3 * _SCALE, fill=(120, 20, 30))
-            pen.rectangle(box(64, cy, 9, 2.6), fill=(250, 250, 250))
+            pen.rounded_rectangle(box(64, cy, 12, 6), 3 * _SCALE, fill=(120, 20, 30))
+            pen.rectangle(box(64, cy, 10, 3.6), fill=(250, 250, 250))
     elif ACCESSORIES[value] == "bird":
         pen.polygon(points((104, 94), (97, 97), (104, 100)), fill=(240, 150, 20))
         pen.ellipse(box(112, 96, 9, 11), fill=(40, 170, 90))
@@ -198,7 +199,7 @@ def hole(name: str) -> torch.Tensor:
     elif name == "bottom":
         mask[64:] = True
     elif name == "centre":
-        mask[32:96, 32:96] = True
+        mask[32:104, 32:96] = True
     else:
         raise ValueError(f"hole: expected one of {', '.join(MASKS)}, found {name!r}")
     return mask
