@@ -96,6 +96,16 @@ def test_a_seed_fixes_the_pixels(server: ComfyServer, workflow: Prompt) -> None:
     assert not same(first, other)
 
 
+def test_a_baseline_takes_the_node_s_place(server: ComfyServer, workflow: Prompt) -> None:
+    """The knobs of the chosen method reach it as the editor writes them."""
+    inputs = {name: value for name, value in workflow["inpaint"]["inputs"].items() if name != "preset"}
+    chosen = {**inputs, "method": "ding", "method.steps": 4}
+    baseline = {**workflow, "inpaint": {"class_type": "VIPaintBaseline", "inputs": chosen}}
+    assert not same(pictures(server, baseline), pictures(server, changed(baseline, "inpaint", **{"method.steps": 8})))
+    with pytest.raises(InvalidPrompt, match=r"method\.steps"):
+        server.run(changed(baseline, "inpaint", **{"method.steps": 1}))
+
+
 def test_a_posterior_moves_to_another_server(
     workflow: Prompt, comfyui: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
