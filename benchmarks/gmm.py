@@ -27,6 +27,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -164,6 +165,7 @@ def evaluate(method: str, cell: Cell, index: int, samples: int) -> Result:
     return Result(distance, evaluations.forward / samples, evaluations.backward / samples, seconds)
 
 
+@cache
 def code() -> str:
     """A digest of what decides the numbers."""
     files = [*sorted((ROOT / "vipaint_core").rglob("*.py")), Path(__file__), ROOT / "benchmarks" / "mixture.py"]

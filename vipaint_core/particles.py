@@ -11,7 +11,7 @@ from .denoiser import Counted
 from .observation import Observation
 from .posterior import transition
 from .presets import Preset
-from .refine import Estimator, Noise
+from .refine import Estimate, Estimator, Noise
 
 
 def walk(
@@ -40,7 +40,7 @@ def walk(
         weight = log_weight.softmax(0)
         if s_next == 0 or 1 / weight.square().sum() <= threshold * len(u):
             kept = systematic(weight, torch.special.ndtr(noise().flatten()[0]))
-            u, estimate = u[kept], type(estimate)(*(part[kept] for part in estimate))
+            u, estimate = u[kept], Estimate(*(part[kept] for part in estimate))
             log_weight = torch.zeros_like(log_weight)
         if s_next == 0:
             return estimate.given_y
