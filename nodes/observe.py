@@ -20,10 +20,15 @@ def observe(
     image: torch.Tensor | None,
     mask: torch.Tensor | None,
     vae: Any | None,
+    calibrated: bool = False,
 ) -> Observation:
-    """The observation of either `latent_image` (with its noise mask or `mask`) or `image`, `mask` and `vae`."""
+    """The observation of either `latent_image` (with its noise mask or `mask`) or `image`, `mask` and `vae`.
+
+    calibrated: visible cells of an image count the less the more their latents depend on the hole.
+    """
     if latent_image is not None and image is not None:
         raise validation.problem(node, "image", "either latent_image or image", "both", "Disconnect one of them.")
+    elsewhere: list[torch.Tensor] = []
     if latent_image is not None:
         latent = validation.check_latent(node, model, latent_image)
         name, given = ("mask", mask) if mask is not None else ("latent_image", latent_image.get("noise_mask"))
@@ -37,7 +42,9 @@ def observe(
             )
         hole = validation.check_mask(node, name, given, len(latent))
     elif image is not None:
-        latent, hole = _encode(node, model, image, mask, vae)
+        latent, hole, filled = _encode(node, model, image, mask, vae)
+        if calibrated:
+            elsewhere = [vae.encode(other) for other in fill_from_elsewhere(filled, hole)]
     else:
         raise validation.problem(
             node,
@@ -48,15 +55,23 @@ def observe(
         )
     # Nodes run in inference mode, whose tensors autograd refuses: leave it and copy.
     with torch.inference_mode(False), torch.no_grad():
-        ours = model.get_model_object("latent_format").process_in(latent.detach().clone().float())
+        process_in = model.get_model_object("latent_format").process_in
+        ours = process_in(latent.detach().clone().float())
         seen = 1 - latent_hole(hole.detach().clone(), latent.shape[-2:])
-        return Observation(ours.cpu().clone(), seen.cpu().clone())
+        observation = Observation(ours.cpu().clone(), seen.cpu().clone())
+        if not elsewhere:
+            return observation
+        moved = torch.stack([process_in(other.detach().clone().float()).cpu() for other in elsewhere])
+        # The channels of a cell err together: their evidence counts once, so their variances add up.
+        variance = (moved - observation.latent).square().sum(2, keepdim=True).mean(0)
+        # Encoders repeat themselves only nearly on some devices, but what has no hole owes nothing to it.
+        return observation.with_variance(variance * (seen < 1).flatten(1).any(1).view(-1, 1, 1, 1).cpu())
 
 
 def _encode(
     node: str, model: Any, image: torch.Tensor, mask: torch.Tensor | None, vae: Any | None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Latent (B, C, h, w) in the host's scale and hole (B, 1, H, W)."""
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Latent (B, C, h, w) in the host's scale, hole (B, 1, H, W) and the picture (B, H, W, C) that was encoded."""
     for name, given in (("mask", mask), ("vae", vae)):
         if given is None:
             raise validation.problem(
@@ -76,8 +91,8 @@ def _encode(
             f"{width} x {height} pixels",
             f"Crop or pad both, for example to {-(-width // ratio) * ratio} x {-(-height // ratio) * ratio}.",
         )
-    latent = vae.encode(fill_from_nearest(pixels, hole))
-    return validation.check_latent(node, model, {"samples": latent}), hole
+    filled = fill_from_nearest(pixels, hole)
+    return validation.check_latent(node, model, {"samples": vae.encode(filled)}), hole, filled
 
 
 def latent_hole(hole: torch.Tensor, size: tuple[int, int] | torch.Size) -> torch.Tensor:
@@ -87,6 +102,18 @@ def latent_hole(hole: torch.Tensor, size: tuple[int, int] | torch.Size) -> torch
         # The VAE crops such pictures: cells and mask are apart by up to `spare` pixels.
         hole = F.max_pool2d(hole, 2 * spare + 1, 1, spare)
     return F.adaptive_max_pool2d(hole, tuple(size))
+
+
+def fill_from_elsewhere(filled: torch.Tensor, hole: torch.Tensor) -> list[torch.Tensor]:
+    """Pictures (B, H, W, C) with other parts of themselves in the hole (B, 1, H, W).
+
+    An encoder looks beyond its cell: how far visible cells move shows what they owe to the filler,
+    which says nothing about what is hidden and, taken for evidence, gives every fill the same answer.
+    """
+    weight = hole.movedim(1, -1).to(filled)
+    height, width = filled.shape[1:3]
+    moves = ((height // 2, width // 2), (height // 4, width - width // 4), (height - height // 4, width // 4))
+    return [torch.lerp(filled, filled.roll(move, (1, 2)), weight) for move in moves]
 
 
 def fill_from_nearest(pixels: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:

@@ -133,8 +133,8 @@ def paint(
     check_inputs(node, model, positive, negative)
     if preset not in PRESETS:
         raise validation.problem(node, "preset", f"one of {', '.join(PRESETS)}", repr(preset), "Choose another preset.")
-    observation = observe(node, model, latent_image, image, mask, vae)
     chosen = PRESETS[preset]
+    observation = observe(node, model, latent_image, image, mask, vae, chosen.calibrated)
     if warn_if_nothing_to_paint(node, observation):
         chosen = replace(chosen, steps=0)
     images = len(observation.latent)

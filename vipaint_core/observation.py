@@ -55,6 +55,10 @@ class Observation:
         """Images in which every cell is observed, (B,) bool."""
         return (self.seen >= 1).flatten(1).all(1)
 
+    def with_variance(self, variance: torch.Tensor) -> Observation:
+        """With this variance (B, 1, H, W) added to the noise of each seen cell."""
+        return replace(self, seen=self.seen / (1 + self.seen * variance / self.sigma_y**2))
+
     def rows(self, index: torch.Tensor) -> Observation:
         return replace(self, latent=self.latent[index], seen=self.seen[index])
 
@@ -67,11 +71,11 @@ class Observation:
         calibrated adds the estimator's own variance r^2 = s^2 / (1 + s^2), as for data of unit
         variance (Song et al. 2023, PiGDM, eq. 7); otherwise the observation noise alone counts.
         """
-        variance = torch.as_tensor(self.sigma_y**2, dtype=self.seen.dtype, device=self.seen.device)
+        precision = self.seen / self.sigma_y**2
         if calibrated:
             level = per_row(s, self.seen)
-            variance = variance + level**2 / (1 + level**2)
-        return self.seen / variance
+            precision = precision / (1 + precision * level**2 / (1 + level**2))
+        return precision
 
     def nll(self, x0: torch.Tensor, s: Level, calibrated: bool) -> torch.Tensor:
         """-log p(y | u) in nats from the estimate x0 = D(u, s), summed over seen cells, (B,).

@@ -99,15 +99,15 @@ def moment_matching(
             (product,) = torch.autograd.grad(x0, point, v, retain_graph=True)
             return s**2 * product
 
+        # The noise of soft cells is larger by their precision; unseen cells take no part.
+        variance = observation.sigma_y**2 / observation.seen.clamp_min(1e-6)
         mean = moved = x0.detach()
         residual = observation.y - mean
         # A particle's weight is that of the mean: a draw inside the estimate would blur it.
         if preset.spread and not preset.particles:
             draw = covariance(noise() / s)
             moved = mean + draw
-            residual = residual - draw - observation.sigma_y * noise()
-        # The noise of soft cells is larger by their precision; unseen cells take no part.
-        variance = observation.sigma_y**2 / observation.seen.clamp_min(1e-6)
+            residual = residual - draw - variance.sqrt() * noise()
         shift, log_likelihood = _explain(covariance, variance, residual, observation.operator, preset.solver_steps)
     return Estimate(mean, _conditioned(moved, shift, s, observation), log_likelihood)
 

@@ -67,6 +67,22 @@ def test_bad_observations_are_named(latent, seen, message: str) -> None:
         Observation(latent, seen)
 
 
+def test_variance_adds_to_the_noise_of_soft_cells() -> None:
+    """A cell of precision `seen` has variance sigma_y^2 / seen + what is added, in every likelihood."""
+    x0, y = torch.randn(2, 1, 2, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    seen = torch.tensor([1.0, 0.5, 0.25, 0.0], dtype=torch.float64).expand(1, 1, 4, 4)
+    observation = Observation(y, seen, 0.3).with_variance(torch.full_like(seen, 0.7))
+    noise, level = (0.09 / seen + 0.7).expand(1, 2, 4, 4), 1.5
+    assert torch.equal(observation.seen > 0, seen > 0)
+    own = level**2 / (1 + level**2)
+    given = x0 + torch.where(seen > 0, own / (own + noise), 0.0) * (y - x0)
+    assert torch.allclose(observation.condition(x0, level), given)
+    for calibrated in (False, True):
+        spread = (noise + own if calibrated else noise)[..., :3].sqrt()
+        exact = -torch.distributions.Normal(x0[..., :3], spread).log_prob(y[..., :3]).sum()
+        assert torch.allclose(observation.nll(x0, level, calibrated), exact)
+
+
 def test_mask_is_self_adjoint() -> None:
     observation = Observation(torch.randn(2, 3, 37, 31), (torch.rand(2, 1, 37, 31) > 0.5).float())
     x, y = torch.randn(2, 2, 3, 37, 31).double()

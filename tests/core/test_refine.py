@@ -49,6 +49,34 @@ def errors(name: str, **settings) -> tuple[float, float]:
     return float((fills.mean(0) - mean)[hidden].abs().max()), float(ratio[hidden].min())
 
 
+def test_a_draw_has_the_noise_of_soft_cells() -> None:
+    """With all the solver steps it takes, draws given u and y spread as Gaussians of that noise must."""
+    prior = GaussianPrior.correlated(SHAPE)
+    hard = half_seen(prior, sigma_y=0.2)
+    variance = torch.zeros_like(hard.seen)
+    variance[..., ::2] = 2.0
+    observation, s, draws = hard.with_variance(variance), 3.0, 4096
+    generator = torch.Generator().manual_seed(1)
+    u = s * torch.randn(1, *SHAPE, generator=generator, dtype=torch.float64).expand(draws, -1, -1, -1)
+
+    def noise() -> torch.Tensor:
+        return torch.randn(u.shape, generator=generator, dtype=torch.float64)
+
+    preset = replace(BASE, solver_steps=24)
+    rows = observation.rows(torch.zeros(draws, dtype=torch.long))
+    found = REFINERS["moment_matching"](Counted(prior, "", 0, None), u, s, 0.0, rows, noise, preset).flatten(1)
+    eye = torch.eye(24, dtype=torch.float64)
+    left = prior.covariance - prior.covariance @ torch.linalg.inv(prior.covariance + s**2 * eye) @ prior.covariance
+    seen = observation.seen[0].expand(SHAPE).flatten()
+    kept = seen > 0
+    R = torch.diag(0.04 / seen[kept])  # noqa: N806
+    gain = left[:, kept] @ torch.linalg.inv(left[kept][:, kept] + R)
+    change = eye.clone()
+    change[:, kept] -= gain
+    exact = change @ (left @ left / s**2) @ change.T + gain @ R @ gain.T
+    assert torch.allclose(found.var(0)[~kept], exact.diag()[~kept], rtol=0.1)
+
+
 def test_moment_matching_approaches_the_exact_posterior() -> None:
     """In 12 steps without a fit; the diagonal approximation of PiGDM is ten times as far off."""
     mean, narrowest = errors("moment_matching")

@@ -37,6 +37,16 @@ def paint(pack, tiny, conditioning, picture):
     return run
 
 
+def test_visible_cells_count_less_where_their_latents_depend_on_the_hole(pack, tiny, picture):
+    image, mask = picture
+    images, masks = image.expand(2, -1, -1, -1), torch.cat([mask, torch.zeros_like(mask)])
+    with torch.inference_mode():
+        seen = pack.observe.observe("test", tiny.model, None, images, masks, tiny.vae, calibrated=True).seen[:, 0]
+    assert (seen[1] == 1).all()
+    assert (seen[0, :, 3:] == 0).all() and (seen[0, :, :3] > 0).all()
+    assert (1 - seen[0, :, 2]).min() > 10 * (1 - seen[0, :, 0]).max()
+
+
 def test_entry_point_lists_all_nodes(pack):
     extension = asyncio.run(pack.root.comfy_entrypoint())
     names = [node.GET_SCHEMA().node_id for node in asyncio.run(extension.get_node_list())]
@@ -126,7 +136,7 @@ def test_batches_are_image_major(paint, picture):
     latent, _ = paint(image=both, fills=2)
     samples = latent["samples"]
     assert len(samples) == 4
-    left = samples[:, :, :, :3]
+    left = samples[:, :, :, :2]  # the cells beside the hole are the model's as well
     assert (left[0] - left[1]).abs().max() < (left[0] - left[2]).abs().max()
 
 
