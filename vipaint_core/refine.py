@@ -108,7 +108,11 @@ def moment_matching(
             draw = covariance(noise() / s)
             moved = mean + draw
             residual = residual - draw - variance.sqrt() * noise()
-        shift, log_likelihood = _explain(covariance, variance, residual, observation.operator, preset.solver_steps)
+        # The solver's first steps see what is large: cells in units of the deviation that each should have.
+        scale = (variance + s**2 / (1 + s**2)).rsqrt()
+        shift, log_likelihood = _explain(
+            covariance, variance, residual, scale, observation.operator, preset.solver_steps
+        )
     return Estimate(mean, _conditioned(moved, shift, s, observation), log_likelihood)
 
 
@@ -116,25 +120,27 @@ def _explain(
     covariance: Callable[[torch.Tensor], torch.Tensor],
     variance: torch.Tensor,
     residual: torch.Tensor,
+    scale: torch.Tensor,
     operator: Mask,
     steps: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """C A^T S^-1 A residual with S = A C A^T + variance, row by row, by conjugate gradients from 0, (N, C, H, W).
 
-    Also log N(A residual; 0, S), (N,), without the determinant of what the steps do not reach: the
-    recurrence's step lengths are the pivots of S. One product with C per step. A network's Jacobian
-    is symmetric and positive only nearly: a row that meets negative curvature stops there.
+    They run in cells times `scale`, which changes how soon they are near, not where they end. Also
+    log N(A residual; 0, S), (N,), up to a constant and without the determinant of what the steps do not
+    reach: the recurrence's step lengths are the pivots of S. One product with C per step. A network's
+    Jacobian is symmetric and positive only nearly: a row that meets negative curvature stops there.
     """
 
     def dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         return (a * b).flatten(1).sum(1)[:, None, None, None]
 
-    residual = operator.A(residual)
+    residual = operator.A(scale * residual)
     explained, direction, size = torch.zeros_like(residual), residual, dot(residual, residual)
     rounding, log_likelihood = (100 * torch.finfo(size.dtype).eps) ** 2 * size, torch.zeros_like(size)
     for _ in range(steps):
-        reach = covariance(direction)
-        image = operator.A(reach + variance * direction)
+        reach = covariance(scale * direction)
+        image = operator.A(scale * (reach + variance * scale * direction))
         curvature = dot(direction, image)
         going = (curvature > 0) & (size > rounding)
         length = torch.where(going, size / curvature.clamp_min(1e-30), 0.0)
