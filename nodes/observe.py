@@ -63,7 +63,8 @@ def observe(
             return observation
         moved = torch.stack([process_in(other.detach().clone().float()).cpu() for other in elsewhere])
         # The channels of a cell err together: their evidence counts once, so their variances add up.
-        variance = (moved - observation.latent).square().sum(2, keepdim=True).mean(0)
+        # The filler is one guess among these, hence one less than their number.
+        variance = (moved - observation.latent).square().sum(2, keepdim=True).sum(0) / (len(moved) - 1)
         # Encoders repeat themselves only nearly on some devices, but what has no hole owes nothing to it.
         return observation.with_variance(variance * (seen < 1).flatten(1).any(1).view(-1, 1, 1, 1).cpu())
 
