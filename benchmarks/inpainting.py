@@ -50,7 +50,7 @@ RESULTS, QUICK = host.ROOT / "benchmarks" / "results", host.ROOT / "output" / "b
 CACHE = host.ROOT / ".cache" / "benchmarks"
 KSAMPLER = "masked KSampler"
 # Hundreds of backward calls per fill: fewer pictures, as the table says.
-SLOW = {"paper-2": 2}
+SLOW = {"paper-2": 1}
 METHODS = (KSAMPLER, "fast", "balanced", "paper-2")
 # A hue that is off by this much moves the wall's colours by the reader's own tolerance.
 HUE_TOLERANCE = pictures.BACKGROUND_TOLERANCE / (0.3 * 2 * math.pi / math.sqrt(2))

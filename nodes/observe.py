@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,11 +21,11 @@ def observe(
     image: torch.Tensor | None,
     mask: torch.Tensor | None,
     vae: Any | None,
-    calibrated: bool = False,
+    leak: bool = False,
 ) -> Observation:
     """The observation of either `latent_image` (with its noise mask or `mask`) or `image`, `mask` and `vae`.
 
-    calibrated: visible cells of an image count the less the more their latents depend on the hole.
+    leak: also measure how much the visible cells of an image depend on what is put into the hole.
     """
     if latent_image is not None and image is not None:
         raise validation.problem(node, "image", "either latent_image or image", "both", "Disconnect one of them.")
@@ -43,7 +44,7 @@ def observe(
         hole = validation.check_mask(node, name, given, len(latent))
     elif image is not None:
         latent, hole, filled = _encode(node, model, image, mask, vae)
-        if calibrated:
+        if leak:
             elsewhere = [vae.encode(other) for other in fill_from_elsewhere(filled, hole)]
     else:
         raise validation.problem(
@@ -65,8 +66,7 @@ def observe(
         # The channels of a cell err together: their evidence counts once, so their variances add up.
         # The filler is one guess among these, hence one less than their number.
         variance = (moved - observation.latent).square().sum(2, keepdim=True).sum(0) / (len(moved) - 1)
-        # Encoders repeat themselves only nearly on some devices, but what has no hole owes nothing to it.
-        return observation.with_variance(variance * (seen < 1).flatten(1).any(1).view(-1, 1, 1, 1).cpu())
+        return replace(observation, leak=variance)
 
 
 def _encode(
@@ -108,8 +108,7 @@ def latent_hole(hole: torch.Tensor, size: tuple[int, int] | torch.Size) -> torch
 def fill_from_elsewhere(filled: torch.Tensor, hole: torch.Tensor) -> list[torch.Tensor]:
     """Pictures (B, H, W, C) with other parts of themselves in the hole (B, 1, H, W).
 
-    An encoder looks beyond its cell: how far visible cells move shows what they owe to the filler,
-    which says nothing about what is hidden and, taken for evidence, gives every fill the same answer.
+    How far visible cells move shows what they owe to the filler: the observation's leak.
     """
     weight = hole.movedim(1, -1).to(filled)
     height, width = filled.shape[1:3]

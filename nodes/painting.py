@@ -134,7 +134,7 @@ def paint(
     if preset not in PRESETS:
         raise validation.problem(node, "preset", f"one of {', '.join(PRESETS)}", repr(preset), "Choose another preset.")
     chosen = PRESETS[preset]
-    observation = observe(node, model, latent_image, image, mask, vae, chosen.calibrated)
+    observation = observe(node, model, latent_image, image, mask, vae, leak=chosen.minds_leak)
     if warn_if_nothing_to_paint(node, observation):
         chosen = replace(chosen, steps=0)
     images = len(observation.latent)

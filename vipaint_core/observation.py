@@ -18,6 +18,8 @@ class Observation:
     latent: (B, C, H, W) in model scale; its hidden cells may hold anything and are never used.
     seen: (B, 1, H, W) in [0, 1], the precision of each cell: 1 observed, 0 hidden.
     sigma_y: standard deviation of the observation noise where seen is 1.
+    leak: (B, 1, H, W), variance of what seen cells owe to hidden content, or None: encoders look
+    beyond their cell. It counts where evidence crosses cells; see `softened`.
 
     Raises ValueError for shapes that do not fit, values outside [0, 1] or non-finite numbers.
     """
@@ -25,6 +27,7 @@ class Observation:
     latent: torch.Tensor
     seen: torch.Tensor
     sigma_y: float = 0.02
+    leak: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.latent.ndim != 4:
@@ -38,6 +41,8 @@ class Observation:
             raise ValueError(f"Observation: expected sigma_y above 0, found {self.sigma_y}")
         if not bool(((self.seen >= 0) & (self.seen <= 1)).all()):
             raise ValueError("Observation: expected seen within [0, 1], found values outside or NaN")
+        if self.leak is not None and (self.leak.shape != self.seen.shape or not bool((self.leak >= 0).all())):
+            raise ValueError(f"Observation: expected leak of shape {tuple(self.seen.shape)} and at least 0")
         if not bool(torch.isfinite(self.latent).all()):
             raise ValueError("Observation: expected a finite latent, found NaN or infinity")
 
@@ -55,15 +60,23 @@ class Observation:
         """Images in which every cell is observed, (B,) bool."""
         return (self.seen >= 1).flatten(1).all(1)
 
-    def with_variance(self, variance: torch.Tensor) -> Observation:
-        """With this variance (B, 1, H, W) added to the noise of each seen cell."""
-        return replace(self, seen=self.seen / (1 + self.seen * variance / self.sigma_y**2))
+    def softened(self) -> Observation:
+        """The same with the leak as noise of the seen cells.
+
+        Taken for evidence of what is hidden, a leak gives every fill the same answer. Where each cell
+        speaks for itself alone it is better kept: together, seen cells are far surer than each.
+        """
+        if self.leak is None:
+            return self
+        return replace(self, seen=self.seen / (1 + self.seen * self.leak / self.sigma_y**2), leak=None)
 
     def rows(self, index: torch.Tensor) -> Observation:
-        return replace(self, latent=self.latent[index], seen=self.seen[index])
+        leak = None if self.leak is None else self.leak[index]
+        return replace(self, latent=self.latent[index], seen=self.seen[index], leak=leak)
 
     def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> Observation:
-        return replace(self, latent=self.latent.to(device, dtype), seen=self.seen.to(device, dtype))
+        leak = None if self.leak is None else self.leak.to(device, dtype)
+        return replace(self, latent=self.latent.to(device, dtype), seen=self.seen.to(device, dtype), leak=leak)
 
     def precision(self, s: Level, calibrated: bool) -> torch.Tensor:
         """Precision of y given the estimate from noise level s, (B, 1, H, W).

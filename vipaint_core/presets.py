@@ -14,7 +14,7 @@ class Preset:
 
     levels: keypoints s_1 < ... < s_K. eta: noise of the prior's transitions, 1 ancestral.
     steps, draws, rate: Adam steps, chain draws per step, step size in units of each level's noise.
-    calibrated: likelihood with the estimator's and the encoder's own variance. upper_evidence: weight of the evidence
+    calibrated: likelihood with the estimator's own variance. upper_evidence: weight of the evidence
     at keypoints above the first. beta_prior, beta_hierarchy: weights of the bound's other parts.
     v_range: added variance of the diffusion loss at the top, in units of s_K^2, or None for the
     closed form. refine_steps: steps of the refinement from s_1 to 0.
@@ -52,6 +52,11 @@ class Preset:
     @property
     def needs_gradient(self) -> bool:
         return self.steps > 0 or self.refiner != "closed_form"
+
+    @property
+    def minds_leak(self) -> bool:
+        """Whether it asks what seen cells owe to hidden content; see `Observation.leak`."""
+        return self.refiner == "moment_matching"
 
     @property
     def fit_calls(self) -> int:

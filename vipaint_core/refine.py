@@ -91,6 +91,7 @@ def moment_matching(
     x0 + C n / s has covariance C^2 / s^2, which is C where J is a projection, as near a manifold.
     Few solver steps leave seen cells away from y: they are conditioned as in `closed_form`.
     """
+    observation = observation.softened()
     with denoiser.gradients():
         point = u.detach().requires_grad_()
         x0 = denoiser(point, s)

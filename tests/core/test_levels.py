@@ -67,11 +67,11 @@ def test_bad_observations_are_named(latent, seen, message: str) -> None:
         Observation(latent, seen)
 
 
-def test_variance_adds_to_the_noise_of_soft_cells() -> None:
-    """A cell of precision `seen` has variance sigma_y^2 / seen + what is added, in every likelihood."""
+def test_a_leak_adds_to_the_noise_of_soft_cells() -> None:
+    """A cell of precision `seen` has variance sigma_y^2 / seen + its leak, in every likelihood."""
     x0, y = torch.randn(2, 1, 2, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     seen = torch.tensor([1.0, 0.5, 0.25, 0.0], dtype=torch.float64).expand(1, 1, 4, 4)
-    observation = Observation(y, seen, 0.3).with_variance(torch.full_like(seen, 0.7))
+    observation = Observation(y, seen, 0.3, torch.full_like(seen, 0.7)).softened()
     noise, level = (0.09 / seen + 0.7).expand(1, 2, 4, 4), 1.5
     assert torch.equal(observation.seen > 0, seen > 0)
     own = level**2 / (1 + level**2)
@@ -81,6 +81,13 @@ def test_variance_adds_to_the_noise_of_soft_cells() -> None:
         spread = (noise + own if calibrated else noise)[..., :3].sqrt()
         exact = -torch.distributions.Normal(x0[..., :3], spread).log_prob(y[..., :3]).sum()
         assert torch.allclose(observation.nll(x0, level, calibrated), exact)
+
+
+def test_bad_leaks_are_named() -> None:
+    latent, seen = torch.zeros(1, 2, 3, 3), torch.ones(1, 1, 3, 3)
+    for leak in (torch.zeros(1, 2, 3, 3), torch.full((1, 1, 3, 3), -1.0), torch.full((1, 1, 3, 3), float("nan"))):
+        with pytest.raises(ValueError, match="expected leak"):
+            Observation(latent, seen, leak=leak)
 
 
 def test_mask_is_self_adjoint() -> None:

@@ -49,13 +49,13 @@ def errors(name: str, **settings) -> tuple[float, float]:
     return float((fills.mean(0) - mean)[hidden].abs().max()), float(ratio[hidden].min())
 
 
-def test_a_draw_has_the_noise_of_soft_cells() -> None:
+def test_a_draw_has_the_noise_of_leaking_cells() -> None:
     """With all the solver steps it takes, draws given u and y spread as Gaussians of that noise must."""
     prior = GaussianPrior.correlated(SHAPE)
     hard = half_seen(prior, sigma_y=0.2)
-    variance = torch.zeros_like(hard.seen)
-    variance[..., ::2] = 2.0
-    observation, s, draws = hard.with_variance(variance), 3.0, 4096
+    leak = torch.zeros_like(hard.seen)
+    leak[..., ::2] = 2.0
+    observation, s, draws = replace(hard, leak=leak), 3.0, 4096
     generator = torch.Generator().manual_seed(1)
     u = s * torch.randn(1, *SHAPE, generator=generator, dtype=torch.float64).expand(draws, -1, -1, -1)
 
@@ -67,9 +67,8 @@ def test_a_draw_has_the_noise_of_soft_cells() -> None:
     found = REFINERS["moment_matching"](Counted(prior, "", 0, None), u, s, 0.0, rows, noise, preset).flatten(1)
     eye = torch.eye(24, dtype=torch.float64)
     left = prior.covariance - prior.covariance @ torch.linalg.inv(prior.covariance + s**2 * eye) @ prior.covariance
-    seen = observation.seen[0].expand(SHAPE).flatten()
-    kept = seen > 0
-    R = torch.diag(0.04 / seen[kept])  # noqa: N806
+    kept = observation.seen[0].expand(SHAPE).flatten() > 0
+    R = torch.diag(0.04 + leak[0].expand(SHAPE).flatten()[kept])  # noqa: N806
     gain = left[:, kept] @ torch.linalg.inv(left[kept][:, kept] + R)
     change = eye.clone()
     change[:, kept] -= gain

@@ -16,7 +16,9 @@ def fitted() -> Fit:
     return fit(prior, half_seen(prior, 2), replace(PRESETS["paper-2"], steps=2), 0, family="gaussian")
 
 
-def test_round_trip_is_bit_exact(fitted: Fit, tmp_path) -> None:
+@pytest.mark.parametrize("leak", [None, torch.rand(2, 1, 3, 4, dtype=torch.float64)])
+def test_round_trip_is_bit_exact(fitted: Fit, leak: torch.Tensor | None, tmp_path) -> None:
+    fitted = replace(fitted, observation=replace(fitted.observation, leak=leak))
     path = tmp_path / "a.safetensors"
     fitted.save(path, {"note": "kept"})
     loaded = Fit.load(path)
@@ -24,6 +26,7 @@ def test_round_trip_is_bit_exact(fitted: Fit, tmp_path) -> None:
         assert torch.equal(getattr(loaded.posterior, name), getattr(fitted.posterior, name))
     assert torch.equal(loaded.observation.latent, fitted.observation.latent)
     assert torch.equal(loaded.observation.seen, fitted.observation.seen)
+    assert loaded.observation.leak is None if leak is None else torch.equal(loaded.observation.leak, leak)
     assert loaded.preset == fitted.preset and loaded.evaluations == fitted.evaluations
     assert loaded.history == fitted.history and loaded.family == "gaussian"
     prior = GaussianPrior.correlated((2, 3, 4))
