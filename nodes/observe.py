@@ -63,9 +63,8 @@ def observe(
         if not elsewhere:
             return observation
         moved = torch.stack([process_in(other.detach().clone().float()).cpu() for other in elsewhere])
-        # The channels of a cell err together: their evidence counts once, so their variances add up.
-        # The filler is one guess among these, hence one less than their number.
-        variance = (moved - observation.latent).square().sum(2, keepdim=True).sum(0) / (len(moved) - 1)
+        # The filler itself is one guess among these, hence one less than their number.
+        variance = (moved - observation.latent).square().mean(2, keepdim=True).sum(0) / (len(moved) - 1)
         return replace(observation, leak=variance)
 
 

@@ -19,7 +19,7 @@ class Observation:
     seen: (B, 1, H, W) in [0, 1], the precision of each cell: 1 observed, 0 hidden.
     sigma_y: standard deviation of the observation noise where seen is 1.
     leak: (B, 1, H, W), variance of what seen cells owe to hidden content, or None: encoders look
-    beyond their cell. It counts where evidence crosses cells; see `softened`.
+    beyond their cell; see `softened`.
 
     Raises ValueError for shapes that do not fit, values outside [0, 1] or non-finite numbers.
     """
@@ -60,15 +60,17 @@ class Observation:
         """Images in which every cell is observed, (B,) bool."""
         return (self.seen >= 1).flatten(1).all(1)
 
-    def softened(self) -> Observation:
-        """The same with the leak as noise of the seen cells.
+    def softened(self, together: int = 1) -> Observation:
+        """The same with the leak as noise of the seen cells, `together` times.
 
-        Taken for evidence of what is hidden, a leak gives every fill the same answer. Where each cell
-        speaks for itself alone it is better kept: together, seen cells are far surer than each.
+        Taken for evidence of what is hidden, a leak gives every fill the same answer. Where evidence
+        crosses cells, a cell's channels err together and count as one; where each cell speaks for
+        itself alone they do not.
         """
         if self.leak is None:
             return self
-        return replace(self, seen=self.seen / (1 + self.seen * self.leak / self.sigma_y**2), leak=None)
+        seen = self.seen / (1 + self.seen * together * self.leak / self.sigma_y**2)
+        return replace(self, seen=seen, leak=None)
 
     def rows(self, index: torch.Tensor) -> Observation:
         leak = None if self.leak is None else self.leak[index]

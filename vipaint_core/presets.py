@@ -106,7 +106,7 @@ PRESETS = {
             steps=0,
             refiner="moment_matching",
             # Lower guided levels are as consistent and less varied.
-            guided_above=3.0,
+            guided_above=3.5,
             refine_steps=20,
             rounds=3,
             solver_steps=2,

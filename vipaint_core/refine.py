@@ -43,6 +43,7 @@ def closed_form(
     Given x0 in a seen cell, that cell's next state is the Gaussian bridge to it: exact as sigma_y
     goes to 0 (compare DING, arXiv 2512.18365).
     """
+    observation = observation.softened()
     with torch.no_grad():
         x0 = denoiser(u, s)
         return Estimate(x0, observation.condition(x0, s), -observation.nll(x0, s, calibrated=True))
@@ -91,7 +92,7 @@ def moment_matching(
     x0 + C n / s has covariance C^2 / s^2, which is C where J is a projection, as near a manifold.
     Few solver steps leave seen cells away from y: they are conditioned as in `closed_form`.
     """
-    observation = observation.softened()
+    observation = observation.softened(u.shape[1])
     with denoiser.gradients():
         point = u.detach().requires_grad_()
         x0 = denoiser(point, s)

@@ -54,7 +54,7 @@ def test_a_draw_has_the_noise_of_leaking_cells() -> None:
     prior = GaussianPrior.correlated(SHAPE)
     hard = half_seen(prior, sigma_y=0.2)
     leak = torch.zeros_like(hard.seen)
-    leak[..., ::2] = 2.0
+    leak[..., ::2] = 1.0
     observation, s, draws = replace(hard, leak=leak), 3.0, 4096
     generator = torch.Generator().manual_seed(1)
     u = s * torch.randn(1, *SHAPE, generator=generator, dtype=torch.float64).expand(draws, -1, -1, -1)
@@ -68,7 +68,7 @@ def test_a_draw_has_the_noise_of_leaking_cells() -> None:
     eye = torch.eye(24, dtype=torch.float64)
     left = prior.covariance - prior.covariance @ torch.linalg.inv(prior.covariance + s**2 * eye) @ prior.covariance
     kept = observation.seen[0].expand(SHAPE).flatten() > 0
-    R = torch.diag(0.04 + leak[0].expand(SHAPE).flatten()[kept])  # noqa: N806
+    R = torch.diag(0.04 + SHAPE[0] * leak[0].expand(SHAPE).flatten()[kept])  # noqa: N806
     gain = left[:, kept] @ torch.linalg.inv(left[kept][:, kept] + R)
     change = eye.clone()
     change[:, kept] -= gain
