@@ -32,14 +32,13 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.host import ROOT
 from benchmarks.mixture import Mixture
-from benchmarks.report import markdown, provenance
+from benchmarks.report import QUICK, RESULTS, markdown, provenance
 from vipaint_core import PRESETS, Evaluations, Observation, Preset, fit, sample
 from vipaint_core.baselines import BASELINES, run_baseline
 from vipaint_core.metrics import sliced_wasserstein
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS, QUICK = ROOT / "benchmarks" / "results", ROOT / "output" / "benchmark"
 CACHE = ROOT / ".cache" / "benchmarks" / "gmm"
 
 VARIANTS = ("linear", "mask", "apart")

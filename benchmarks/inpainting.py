@@ -39,14 +39,13 @@ import torch
 from PIL import Image
 
 from benchmarks import host
-from benchmarks.report import markdown, provenance
+from benchmarks.report import QUICK, RESULTS, markdown, provenance
 from benchmarks.toy_prior import model as toy
 from benchmarks.toy_prior import pictures
 
 PACK = host.load_pack()
 
 SEED = 5 * 10**8 + 1
-RESULTS, QUICK = host.ROOT / "benchmarks" / "results", host.ROOT / "output" / "benchmark"
 CACHE = host.ROOT / ".cache" / "benchmarks"
 KSAMPLER = "masked KSampler"
 # Hundreds of backward calls per fill: fewer pictures, as the table says.

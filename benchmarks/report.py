@@ -5,9 +5,12 @@ from __future__ import annotations
 import platform
 import subprocess
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
+
+from benchmarks.host import ROOT
+
+RESULTS, QUICK = ROOT / "benchmarks" / "results", ROOT / "output" / "benchmark"
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -24,10 +27,9 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def provenance() -> str:
     """Commit, versions and device of this run in one line, without names of machines."""
-    root = Path(__file__).resolve().parent.parent
 
     def git(*arguments: str) -> str:
-        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
+        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
         return done.stdout.strip()
 
     commit = git("rev-parse", "--short", "HEAD") or "unknown"

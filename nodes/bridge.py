@@ -94,7 +94,8 @@ def open_denoiser(
 
     shape: (rows, C, H, W) of the largest batch that `work` will ask for, in model scale; the host
     plans its memory with it. gradient: the denoiser is differentiable in u inside its `gradients()`.
-    `work` runs without inference mode and without gradients. The caller's model, its parameters' flags and the host's state are as before when this returns.
+    `work` runs without inference mode and without gradients. The caller's model, its parameters'
+    flags and the host's state are as before when this returns.
     """
     place = coordinate(model)
     patcher = _for_gradients(model) if gradient else model

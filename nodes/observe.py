@@ -56,13 +56,15 @@ def observe(
         )
     # Nodes run in inference mode, whose tensors autograd refuses: leave it and copy.
     with torch.inference_mode(False), torch.no_grad():
-        process_in = model.get_model_object("latent_format").process_in
-        ours = process_in(latent.detach().clone().float())
+
+        def ours(given: torch.Tensor) -> torch.Tensor:
+            return model.get_model_object("latent_format").process_in(given.detach().clone().float()).cpu().clone()
+
         seen = 1 - latent_hole(hole.detach().clone(), latent.shape[-2:])
-        observation = Observation(ours.cpu().clone(), seen.cpu().clone())
+        observation = Observation(ours(latent), seen.cpu().clone())
         if not elsewhere:
             return observation
-        moved = torch.stack([process_in(other.detach().clone().float()).cpu() for other in elsewhere])
+        moved = torch.stack([ours(other) for other in elsewhere])
         # The filler itself is one guess among these, hence one less than their number.
         variance = (moved - observation.latent).square().mean(2, keepdim=True).sum(0) / (len(moved) - 1)
         return replace(observation, leak=variance)

@@ -111,7 +111,7 @@ def moment_matching(
             moved = mean + draw
             residual = residual - draw - variance.sqrt() * noise()
         # The solver's first steps see what is large: cells in units of the deviation that each should have.
-        scale = (variance + s**2 / (1 + s**2)).rsqrt()
+        scale = observation.precision(s, calibrated=True).sqrt()
         shift, log_likelihood = _explain(
             covariance, variance, residual, scale, observation.operator, preset.solver_steps
         )

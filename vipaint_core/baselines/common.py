@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
+from itertools import pairwise
 from typing import Any
 
 import torch
 
+from ..denoiser import Counted
 from ..observation import Observation
+from ..posterior import transition
 from ..refine import Noise
 
 # Flows have no largest level; of data of unit variance nothing is left here.
@@ -80,6 +83,13 @@ def flow_levels(s_max: float, steps: int, shift: float = 3.0) -> list[float]:
 def start(noise: Noise, s: float) -> torch.Tensor:
     """The prior's marginal at level s for data of unit variance."""
     return math.sqrt(1 + s**2) * noise()
+
+
+def probability_flow(denoiser: Counted, u: torch.Tensor, levels: Sequence[float]) -> torch.Tensor:
+    """Euler steps of the probability-flow ODE down through the levels."""
+    for s, s_next in pairwise(levels):
+        u = transition(u, denoiser(u, s), s, s_next, eta=0).mean
+    return u
 
 
 def replace_seen(u: torch.Tensor, observation: Observation, s: float, noise: Noise) -> torch.Tensor:

@@ -14,9 +14,8 @@ import torch
 from ..denoiser import Counted
 from ..levels import refine_levels
 from ..observation import Observation
-from ..posterior import transition
 from ..refine import Noise
-from .common import START, Baseline, Settings, diffuse, knob, start
+from .common import START, Baseline, Settings, diffuse, knob, probability_flow, start
 
 
 @dataclass(frozen=True)
@@ -43,13 +42,6 @@ def draw(denoiser: Counted, observation: Observation, noise: Noise, settings: DA
         target = (x0 / s**2 + evidence * observation.y) / precision
         rate = settings.rate * (1 - (1 - settings.rate_end) * index / settings.steps)
         u = diffuse(x0, target, precision, rate * settings.langevin_steps, noise) + s_next * noise()
-    return u
-
-
-def probability_flow(denoiser: Counted, u: torch.Tensor, levels: list[float]) -> torch.Tensor:
-    """Euler steps of the probability-flow ODE down to 0."""
-    for s, s_next in pairwise(levels):
-        u = transition(u, denoiser(u, s), s, s_next, eta=0).mean
     return u
 
 

@@ -13,9 +13,8 @@ import torch
 
 from ..denoiser import Counted
 from ..observation import Observation
-from ..posterior import transition
 from ..refine import Noise
-from .common import Baseline, Settings, knob, product, project, start, vp_levels
+from .common import Baseline, Settings, knob, probability_flow, product, project, start, vp_levels
 from .dps import dps_step
 
 
@@ -44,11 +43,8 @@ def draw(denoiser: Counted, observation: Observation, noise: Noise, settings: Re
     for index, (s, s_next) in enumerate(pairwise(levels)):
         u = dps_step(denoiser, u, s, s_next, observation, noise, settings.scale / (1 + s**2), eta=0.0)
         if settings.is_hard(index):
-            below = levels[index + 1 : index + 2 + settings.ahead]
-            state = u
-            for high, low in pairwise(below):
-                x0 = denoiser(state, high)
-                state = transition(state, x0, high, low, eta=0).mean
+            # The last step goes to 0 and so is the estimate.
+            x0 = probability_flow(denoiser, u, [*levels[index + 1 : index + 1 + settings.ahead], 0.0])
             # In z the released sigma^2 is 40 times the variance of DDPM's step, and so it is in u.
             spread = settings.variance * s_next**2 * (s**2 - s_next**2) / s**2
             u = product(project(x0, observation), s_next**2, u, 1 / spread, noise)
