@@ -1,4 +1,4 @@
-"""Inpainting against exact answers: the toy prior, held-out pictures, four holes, many fills.
+"""Inpainting against exact answers: the toy prior, held-out pictures, six holes, many fills.
 
     python3 run.py benchmark toy [--pictures 20] [--fills 16] [--methods NAME ...] [--fresh] [--quick]
 
@@ -13,7 +13,10 @@ valid        every part of the fill matches a template of the generator, both ey
 consistent   every attribute that the visible part determines is right, the wall's colour included
 TV           per picture: distance of the hidden attributes' frequencies over its fills from uniform,
              floor: what an exact sampler has on average at this number of fills
+modes        effective number of different hidden combinations per picture, exp(entropy) over its fills,
+             as a share of what an exact sampler has on average at this number of fills
 visible      PSNR of the visible part against the original
+seam         mean step between neighbours across the hole's edge, fill pasted in, over the original's there
 forward, backward   passes through the network per fill, backward ones only to the latent
 s            seconds per fill, the fit included
 overhead     wall time / time of the bare network calls, measured in the same run
@@ -131,7 +134,9 @@ class Score:
     both: float
     tv: float | None
     floor: float | None
+    modes: float | None
     psnr: float
+    seam: float
     forward: float
     backward: float
     seconds: float
@@ -150,6 +155,31 @@ def tv_floor(size: int, fills: int, trials: int = 20_000) -> float:
     return float(pictures.total_variation(draws, size).mean())
 
 
+def effective_modes(values: torch.Tensor, size: int) -> torch.Tensor:
+    """exp(entropy) of the values' frequencies over the last dimension, (..., draws) -> (...)."""
+    share = torch.nn.functional.one_hot(values, size).double().mean(-2)
+    return torch.special.entr(share).sum(-1).exp()
+
+
+@lru_cache(maxsize=None)
+def exact_modes(size: int, fills: int, trials: int = 5_000) -> float:
+    """Mean effective number of modes of `fills` exact draws."""
+    draws = torch.randint(size, (trials, fills), generator=torch.Generator().manual_seed(2))
+    return float(effective_modes(draws, size).mean())
+
+
+def seam(painted: torch.Tensor, originals: torch.Tensor, mask: torch.Tensor) -> float:
+    """Mean step across the edge of the mask (H, W) with fills (N, 3, H, W) pasted in, over the originals'."""
+    steps = []
+    for shown in (torch.where(mask, painted, originals), originals):
+        across = []
+        for dim in (-1, -2):
+            edge = mask.diff(dim=dim)
+            across.append(shown.diff(dim=dim).abs()[..., edge].flatten())
+        steps.append(float(torch.cat(across).mean()))
+    return steps[0] / steps[1]
+
+
 def judge(
     painted: torch.Tensor, truth: pictures.Attributes, originals: torch.Tensor, mask: torch.Tensor, fills: int
 ) -> dict[str, Any]:
@@ -163,17 +193,22 @@ def judge(
             right &= found[name] == seen[name].repeat_interleave(fills)
     hue = pictures.read(painted, mask).attributes.hue - truth.hue.repeat_interleave(fills)
     right &= (torch.remainder(hue + 0.5, 1) - 0.5).abs() <= HUE_TOLERANCE
-    distances = []
+    distances, joint, size = [], torch.zeros(len(painted), dtype=torch.long), 1
     for name in hidden:
         distances.append(pictures.total_variation(found[name].reshape(-1, fills), pictures.ATTRIBUTES[name]).mean())
-    error = (painted - originals.repeat_interleave(fills, 0))[:, :, ~mask].square().mean()
+        joint, size = joint * pictures.ATTRIBUTES[name] + found[name], size * pictures.ATTRIBUTES[name]
+    modes = float(effective_modes(joint.reshape(-1, fills), size).mean()) / exact_modes(size, fills)
+    whole = originals.repeat_interleave(fills, 0)
+    error = (painted - whole)[:, :, ~mask].square().mean()
     return {
         "valid": float(reading.valid.float().mean()),
         "consistent": float(right.float().mean()),
         "both": float((reading.valid & right).float().mean()),
         "tv": float(torch.stack(distances).mean()) if distances else None,
         "floor": sum(tv_floor(pictures.ATTRIBUTES[n], fills) for n in hidden) / len(hidden) if hidden else None,
+        "modes": modes if hidden else None,
         "psnr": -10 * math.log10(float(error)),
+        "seam": seam(painted, whole, mask),
     }
 
 
@@ -252,7 +287,9 @@ def table(scores: list[Score]) -> str:
         "consistent",
         "both",
         "TV",
+        "modes",
         "visible",
+        "seam",
         "forward",
         "backward",
         "s",
@@ -268,7 +305,9 @@ def table(scores: list[Score]) -> str:
                     str(score.pictures),
                     *(f"{100 * share:.1f} %" for share in (score.valid, score.consistent, score.both)),
                     "-" if score.tv is None else f"{score.tv:.3f}",
+                    "-" if score.modes is None else f"{100 * score.modes:.0f} %",
                     f"{score.psnr:.1f} dB",
+                    f"{score.seam:.2f}",
                     f"{score.forward:.1f}",
                     f"{score.backward:.1f}",
                     f"{score.seconds:.2f}",
