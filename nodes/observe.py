@@ -10,8 +10,11 @@ import torch
 import torch.nn.functional as F
 from scipy import ndimage
 
-from ..vipaint_core import Observation
+from ..vipaint_core import Observation, measure_spill
 from . import validation
+
+# Encodings that show how visible cells depend on what is in the hole.
+FILLERS = 8
 
 
 def observe(
@@ -64,10 +67,9 @@ def observe(
         observation = Observation(ours(latent), seen.cpu().clone())
         if not elsewhere:
             return observation
-        moved = torch.stack([ours(other) for other in elsewhere])
-        # The filler itself is one guess among these, hence one less than their number.
-        variance = (moved - observation.latent).square().mean(2, keepdim=True).sum(0) / (len(moved) - 1)
-        return replace(observation, leak=variance)
+        moved = torch.stack([ours(other) for other in elsewhere]) - observation.latent
+        spill, leak = measure_spill(moved, observation.seen > 0)
+        return replace(observation, leak=leak, spill=spill)
 
 
 def _encode(
@@ -107,14 +109,19 @@ def latent_hole(hole: torch.Tensor, size: tuple[int, int] | torch.Size) -> torch
 
 
 def fill_from_elsewhere(filled: torch.Tensor, hole: torch.Tensor) -> list[torch.Tensor]:
-    """Pictures (B, H, W, C) with other parts of themselves in the hole (B, 1, H, W).
+    """Pictures (B, H, W, C) with other parts of themselves in the hole (B, 1, H, W), some mirrored or recoloured.
 
-    How far visible cells move shows what they owe to the filler: the observation's leak.
+    How visible cells move with them shows what they owe to the filler: the observation's spill and leak.
     """
     weight = hole.movedim(1, -1).to(filled)
     height, width = filled.shape[1:3]
-    moves = ((height // 2, width // 2), (height // 4, width - width // 4), (height - height // 4, width // 4))
-    return [torch.lerp(filled, filled.roll(move, (1, 2)), weight) for move in moves]
+    pictures = []
+    for index in range(FILLERS):
+        # Shifts that are far from each other in both directions.
+        move = round(height * (0.5 + 0.618 * index)), round(width * (0.5 + 0.382 * index))
+        other = filled.roll(move, (1, 2)).roll(index, -1)
+        pictures.append(torch.lerp(filled, other.flip(2) if index % 2 else other, weight))
+    return pictures
 
 
 def fill_from_nearest(pixels: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:

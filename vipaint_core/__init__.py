@@ -7,6 +7,7 @@ from .observation import Observation
 from .posterior import HierarchicalPosterior
 from .presets import PRESETS, Preset, planned_evaluations
 from .sample import SampleResult, sample
+from .spill import measure_spill
 
 __all__ = [
     "PRESETS",
@@ -22,6 +23,7 @@ __all__ = [
     "Progress",
     "SampleResult",
     "fit",
+    "measure_spill",
     "planned_evaluations",
     "rectified_flow",
     "sample",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,11 +16,14 @@ from .operators import Mask
 class Observation:
     """A latent seen through a mask: `y = A(x0) + sigma_y * n`.
 
-    latent: (B, C, H, W) in model scale; its hidden cells may hold anything and are never used.
+    latent: (B, C, H, W) in model scale; its hidden cells hold what was encoded in the hole's place and
+    matter only together with `spill`.
     seen: (B, 1, H, W) in [0, 1], the precision of each cell: 1 observed, 0 hidden.
     sigma_y: standard deviation of the observation noise where seen is 1.
     leak: (B, 1, H, W), variance of what seen cells owe to hidden content, or None: encoders look
     beyond their cell; see `softened`.
+    spill: (B, C, C, k, k), the part of that which is linear in the hidden cells, or None; see
+    `operators.Mask`. `leak` is then the variance of the rest.
 
     Raises ValueError for shapes that do not fit, values outside [0, 1] or non-finite numbers.
     """
@@ -28,11 +32,12 @@ class Observation:
     seen: torch.Tensor
     sigma_y: float = 0.02
     leak: torch.Tensor | None = None
+    spill: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.latent.ndim != 4:
             raise ValueError(f"Observation: expected a latent (B, C, H, W), found {tuple(self.latent.shape)}")
-        batch, _, height, width = self.latent.shape
+        batch, channels, height, width = self.latent.shape
         if tuple(self.seen.shape) != (batch, 1, height, width):
             raise ValueError(
                 f"Observation: expected seen of shape {(batch, 1, height, width)}, found {tuple(self.seen.shape)}"
@@ -43,42 +48,52 @@ class Observation:
             raise ValueError("Observation: expected seen within [0, 1], found values outside or NaN")
         if self.leak is not None and (self.leak.shape != self.seen.shape or not bool((self.leak >= 0).all())):
             raise ValueError(f"Observation: expected leak of shape {tuple(self.seen.shape)} and at least 0")
+        if self.spill is not None:
+            size = self.spill.shape[-1]
+            if self.spill.shape != (batch, channels, channels, size, size) or size % 2 == 0:
+                raise ValueError(
+                    f"Observation: expected spill of shape {(batch, channels, channels, 'k', 'k')} with k odd, "
+                    f"found {tuple(self.spill.shape)}"
+                )
         if not bool(torch.isfinite(self.latent).all()):
             raise ValueError("Observation: expected a finite latent, found NaN or infinity")
 
     @property
     def operator(self) -> Mask:
-        return Mask(self.seen > 0)
+        return Mask(self.seen > 0, self.spill)
 
     @property
     def y(self) -> torch.Tensor:
-        """The observed latent with zeros where hidden, (B, C, H, W)."""
+        """What is observed, A(latent): zeros where hidden, (B, C, H, W)."""
         return self.operator.A(self.latent)
+
+    def residual(self, x0: torch.Tensor) -> torch.Tensor:
+        """y - A(x0), (B, C, H, W)."""
+        return self.operator.A(self.latent - x0)
 
     @property
     def nothing_to_paint(self) -> torch.Tensor:
         """Images in which every cell is observed, (B,) bool."""
         return (self.seen >= 1).flatten(1).all(1)
 
-    def softened(self, together: int = 1) -> Observation:
-        """The same with the leak as noise of the seen cells, `together` times.
+    def softened(self) -> Observation:
+        """The same with the leak as noise of the seen cells.
 
-        Taken for evidence of what is hidden, a leak gives every fill the same answer. Where evidence
-        crosses cells, a cell's channels err together and count as one; where each cell speaks for
-        itself alone they do not.
+        Taken for evidence of what is hidden, a leak gives every fill the same answer.
         """
         if self.leak is None:
             return self
-        seen = self.seen / (1 + self.seen * together * self.leak / self.sigma_y**2)
-        return replace(self, seen=seen, leak=None)
+        return replace(self, seen=self.seen / (1 + self.seen * self.leak / self.sigma_y**2), leak=None)
 
     def rows(self, index: torch.Tensor) -> Observation:
-        leak = None if self.leak is None else self.leak[index]
-        return replace(self, latent=self.latent[index], seen=self.seen[index], leak=leak)
+        return self._each(lambda tensor: tensor[index])
 
     def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> Observation:
-        leak = None if self.leak is None else self.leak.to(device, dtype)
-        return replace(self, latent=self.latent.to(device, dtype), seen=self.seen.to(device, dtype), leak=leak)
+        return self._each(lambda tensor: tensor.to(device, dtype))
+
+    def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Observation:
+        leak, spill = (None if tensor is None else change(tensor) for tensor in (self.leak, self.spill))
+        return replace(self, latent=change(self.latent), seen=change(self.seen), leak=leak, spill=spill)
 
     def precision(self, s: Level, calibrated: bool) -> torch.Tensor:
         """Precision of y given the estimate from noise level s, (B, 1, H, W).
@@ -99,11 +114,11 @@ class Observation:
         """
         precision = self.precision(s, calibrated)
         normaliser = torch.where(precision > 0, torch.log(precision.clamp_min(1e-30) / (2 * math.pi)), 0.0)
-        return 0.5 * (precision * (x0 - self.y).square() - normaliser).flatten(1).sum(1)
+        return 0.5 * (precision * self.residual(x0).square() - normaliser).flatten(1).sum(1)
 
     def condition(self, x0: torch.Tensor, s: Level) -> torch.Tensor:
         """Mean of x0 given the estimate N(x0, r^2) and y, cell by cell, r as in `precision`."""
         level = per_row(s, self.seen)
         own = (1 + level**2) / level**2
         evidence = self.seen / self.sigma_y**2
-        return (own * x0 + evidence * self.y) / (own + evidence)
+        return x0 + evidence / (own + evidence) * self.residual(x0)

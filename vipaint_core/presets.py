@@ -105,11 +105,10 @@ PRESETS = {
             (30.0,),
             steps=0,
             refiner="moment_matching",
-            # Lower guided levels are as consistent and less varied.
-            guided_above=3.5,
+            guided_above=1.5,
             refine_steps=20,
             rounds=3,
-            solver_steps=2,
+            solver_steps=4,
         ),
         Preset(
             "fast",

@@ -62,7 +62,7 @@ def pigdm(
 
 def _conditioned(x0: torch.Tensor, shift: torch.Tensor, s: float, observation: Observation) -> torch.Tensor:
     """Hidden cells of x0 moved by the evidence, seen cells conditioned on their own: each counts y once."""
-    return torch.where(observation.seen > 0, observation.condition(x0, s), x0 + shift)
+    return observation.condition(torch.where(observation.seen > 0, x0, x0 + shift), s)
 
 
 def evidence(
@@ -85,14 +85,13 @@ def moment_matching(
 ) -> Estimate:
     """x0 given u and y as a Gaussian whose covariance is the network's own, C = s^2 J.
 
-    The mean moves by C A^T (A C A^T + R)^-1 (y - A x0), solved by `preset.solver_steps` conjugate
-    gradient steps of one vector-Jacobian product each (Rozet et al. 2024, MMPS, arXiv 2405.13712,
-    eq. 10). PiGDM puts a diagonal in place of A C A^T and so counts correlated evidence many times.
+    The mean moves by C A^T (A C A^T + R)^-1 (y - A x0), solved by `preset.solver_steps` steps of one
+    vector-Jacobian product each (Rozet et al. 2024, MMPS, arXiv 2405.13712, eq. 10). PiGDM puts a diagonal in place of A C A^T and so counts correlated evidence many times.
     With `preset.spread` a draw takes the mean's place (Matheron's rule): the prior's draw
     x0 + C n / s has covariance C^2 / s^2, which is C where J is a projection, as near a manifold.
     Few solver steps leave seen cells away from y: they are conditioned as in `closed_form`.
     """
-    observation = observation.softened(u.shape[1])
+    observation = observation.softened()
     with denoiser.gradients():
         point = u.detach().requires_grad_()
         x0 = denoiser(point, s)
@@ -104,12 +103,13 @@ def moment_matching(
         # The noise of soft cells is larger by their precision; unseen cells take no part.
         variance = observation.sigma_y**2 / observation.seen.clamp_min(1e-6)
         mean = moved = x0.detach()
-        residual = observation.y - mean
+        noisy = torch.zeros_like(mean)
         # A particle's weight is that of the mean: a draw inside the estimate would blur it.
         if preset.spread and not preset.particles:
             draw = covariance(noise() / s)
             moved = mean + draw
-            residual = residual - draw - variance.sqrt() * noise()
+            noisy = variance.sqrt() * noise()
+        residual = observation.residual(moved) - noisy
         # The solver's first steps see what is large: cells in units of the deviation that each should have.
         scale = observation.precision(s, calibrated=True).sqrt()
         shift, log_likelihood = _explain(
@@ -126,32 +126,45 @@ def _explain(
     operator: Mask,
     steps: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """C A^T S^-1 A residual with S = A C A^T + variance, row by row, by conjugate gradients from 0, (N, C, H, W).
+    """C A^T S^-1 residual with S = A C A^T + variance, row by row, from one product with C per step, (N, C, H, W).
 
-    They run in cells times `scale`, which changes how soon they are near, not where they end. Also
-    log N(A residual; 0, S), (N,), up to a constant and without the determinant of what the steps do not
-    reach: the recurrence's step lengths are the pivots of S. One product with C per step. A network's
-    Jacobian is symmetric and positive only nearly: a row that meets negative curvature stops there.
+    Of all answers that `steps` products with S allow, the one that leaves the smallest residual (Saad and
+    Schultz 1986, GMRES): a network's Jacobian is symmetric only nearly, and conjugate gradients, which
+    rely on it, move hidden cells too far. Cells are in units of 1 / `scale`, which changes how soon the
+    answer is near, not where it ends. Also log N(residual; 0, S), (N,), up to a constant and without the
+    determinant of what the steps do not reach.
     """
 
-    def dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        return (a * b).flatten(1).sum(1)[:, None, None, None]
+    def norm(x: torch.Tensor) -> torch.Tensor:
+        return x.flatten(1).norm(dim=1)[:, None, None, None]
 
-    residual = operator.A(scale * residual)
-    explained, direction, size = torch.zeros_like(residual), residual, dot(residual, residual)
-    rounding, log_likelihood = (100 * torch.finfo(size.dtype).eps) ** 2 * size, torch.zeros_like(size)
+    target = scale * residual
+    basis: list[torch.Tensor] = []
+    images: list[torch.Tensor] = []
+    reaches: list[torch.Tensor] = []
+    direction, size = target, norm(target)
     for _ in range(steps):
-        reach = covariance(scale * direction)
-        image = operator.A(scale * (reach + variance * scale * direction))
-        curvature = dot(direction, image)
-        going = (curvature > 0) & (size > rounding)
-        length = torch.where(going, size / curvature.clamp_min(1e-30), 0.0)
-        pivot = torch.where(going, length, 1.0).log()
-        log_likelihood = log_likelihood + 0.5 * (pivot - length * size)
-        explained, residual = explained + length * reach, residual - length * image
-        before, size = size, dot(residual, residual)
-        direction = torch.where(going, residual + size / before.clamp_min(1e-30) * direction, 0.0)
-    return explained, log_likelihood.flatten()
+        for earlier in basis:
+            direction = direction - (direction * earlier).flatten(1).sum(1)[:, None, None, None] * earlier
+        length = norm(direction)
+        # What is left of a direction that earlier ones span is rounding.
+        new = length > 100 * torch.finfo(length.dtype).eps * size
+        direction = torch.where(new, direction / length.clamp_min(1e-30), 0.0)
+        reach = covariance(operator.A_adjoint(scale * direction))
+        image = scale * (operator.A(reach) + variance * scale * direction)
+        basis.append(direction)
+        images.append(image)
+        reaches.append(reach)
+        direction, size = image, norm(image)
+    spanned, shown = (torch.stack(parts, -1).flatten(1, 3).double() for parts in (basis, images))
+    idle = torch.diag_embed((spanned.square().sum(1) == 0).double())
+    wanted = target.flatten(1)[:, :, None].double()
+    weights = torch.linalg.solve(shown.mT @ shown + idle, shown.mT @ wanted)
+    explained = torch.einsum("nk,nchwk->nchw", weights[:, :, 0].to(target), torch.stack(reaches, -1))
+    projected = spanned.mT @ shown
+    pivots = torch.linalg.eigvalsh((projected + projected.mT) / 2 + idle)
+    likelihood = -0.5 * (pivots.clamp_min(1e-12).log().sum(1) + (wanted.mT @ spanned @ weights)[:, 0, 0])
+    return explained, likelihood.to(target)
 
 
 ESTIMATORS: dict[str, Estimator] = {"closed_form": closed_form, "pigdm": pigdm, "moment_matching": moment_matching}

@@ -61,8 +61,8 @@ def save_fit(fitted: Fit, path: Path, metadata: dict[str, str]) -> None:
         "latent": observation.latent,
         "seen": observation.seen,
     }
-    if observation.leak is not None:
-        tensors["leak"] = observation.leak
+    optional = {"leak": observation.leak, "spill": observation.spill}
+    tensors.update({name: tensor for name, tensor in optional.items() if tensor is not None})
     header = {
         "levels": posterior.levels,
         "eta": posterior.eta,
@@ -86,7 +86,9 @@ def load_fit(path: Path) -> Fit:
         posterior = HierarchicalPosterior(
             tuple(header["levels"]), tensors["mu"], tensors["log_tau"], tensors["gamma"], header["eta"]
         )
-        observation = Observation(tensors["latent"], tensors["seen"], header["sigma_y"], tensors.get("leak"))
+        observation = Observation(
+            tensors["latent"], tensors["seen"], header["sigma_y"], tensors.get("leak"), tensors.get("spill")
+        )
         if posterior.mu.shape[1:] != observation.latent.shape:
             raise ValueError(f"mu {tuple(posterior.mu.shape)} does not fit latent {tuple(observation.latent.shape)}")
         return Fit(

@@ -50,11 +50,11 @@ def errors(name: str, **settings) -> tuple[float, float]:
 
 
 def test_a_draw_has_the_noise_of_leaking_cells() -> None:
-    """With all the solver steps it takes, draws given u and y spread as Gaussians of that noise must."""
+    """With all the solver steps it takes, draws given u and y have the mean and spread of Gaussians of that noise."""
     prior = GaussianPrior.correlated(SHAPE)
     hard = half_seen(prior, sigma_y=0.2)
     leak = torch.zeros_like(hard.seen)
-    leak[..., ::2] = 1.0
+    leak[..., 1] = 0.3
     observation, s, draws = replace(hard, leak=leak), 3.0, 4096
     generator = torch.Generator().manual_seed(1)
     u = s * torch.randn(1, *SHAPE, generator=generator, dtype=torch.float64).expand(draws, -1, -1, -1)
@@ -68,12 +68,15 @@ def test_a_draw_has_the_noise_of_leaking_cells() -> None:
     eye = torch.eye(24, dtype=torch.float64)
     left = prior.covariance - prior.covariance @ torch.linalg.inv(prior.covariance + s**2 * eye) @ prior.covariance
     kept = observation.seen[0].expand(SHAPE).flatten() > 0
-    R = torch.diag(0.04 + SHAPE[0] * leak[0].expand(SHAPE).flatten()[kept])  # noqa: N806
+    R = torch.diag(0.04 + leak[0].expand(SHAPE).flatten()[kept])  # noqa: N806
     gain = left[:, kept] @ torch.linalg.inv(left[kept][:, kept] + R)
     change = eye.clone()
     change[:, kept] -= gain
     exact = change @ (left @ left / s**2) @ change.T + gain @ R @ gain.T
     assert torch.allclose(found.var(0)[~kept], exact.diag()[~kept], rtol=0.1)
+    mean = prior(u[:1], torch.tensor([s])).flatten()
+    mean = mean + gain @ (hard.latent.flatten() - mean)[kept]
+    assert torch.allclose(found.mean(0)[~kept], mean[~kept], atol=0.03)
 
 
 def test_moment_matching_approaches_the_exact_posterior() -> None:

@@ -16,9 +16,10 @@ def fitted() -> Fit:
     return fit(prior, half_seen(prior, 2), replace(PRESETS["paper-2"], steps=2), 0, family="gaussian")
 
 
-@pytest.mark.parametrize("leak", [None, torch.full((2, 1, 3, 4), 0.3, dtype=torch.float64)])
-def test_round_trip_is_bit_exact(fitted: Fit, leak: torch.Tensor | None, tmp_path) -> None:
-    fitted = replace(fitted, observation=replace(fitted.observation, leak=leak))
+@pytest.mark.parametrize("measured", [False, True])
+def test_round_trip_is_bit_exact(fitted: Fit, measured: bool, tmp_path) -> None:
+    more = {"leak": torch.rand(2, 1, 3, 4).double(), "spill": torch.rand(2, 2, 2, 3, 3).double()} if measured else {}
+    fitted = replace(fitted, observation=replace(fitted.observation, **more))
     path = tmp_path / "a.safetensors"
     fitted.save(path, {"note": "kept"})
     loaded = Fit.load(path)
@@ -26,7 +27,9 @@ def test_round_trip_is_bit_exact(fitted: Fit, leak: torch.Tensor | None, tmp_pat
         assert torch.equal(getattr(loaded.posterior, name), getattr(fitted.posterior, name))
     assert torch.equal(loaded.observation.latent, fitted.observation.latent)
     assert torch.equal(loaded.observation.seen, fitted.observation.seen)
-    assert loaded.observation.leak is None if leak is None else torch.equal(loaded.observation.leak, leak)
+    for name in ("leak", "spill"):
+        kept = getattr(loaded.observation, name)
+        assert torch.equal(kept, more[name]) if measured else kept is None
     assert loaded.preset == fitted.preset and loaded.evaluations == fitted.evaluations
     assert loaded.history == fitted.history and loaded.family == "gaussian"
     prior = GaussianPrior.correlated((2, 3, 4))

@@ -37,13 +37,19 @@ def paint(pack, tiny, conditioning, picture):
     return run
 
 
-def test_visible_cells_leak_where_their_latents_depend_on_the_hole(pack, tiny, picture):
+def test_what_visible_cells_owe_to_the_hole_is_measured(pack, tiny, picture):
+    """An encoding with the true content in the hole is explained better than without the measured spill."""
     image, mask = picture
     images, masks = image.expand(2, -1, -1, -1), torch.cat([mask, torch.zeros_like(mask)])
     with torch.inference_mode():
-        leak = pack.observe.observe("test", tiny.model, None, images, masks, tiny.vae, leak=True).leak[:, 0]
-    assert (leak[1] == 0).all()
-    assert leak[0, :, 2].min() > 10 * leak[0, :, 0].max()
+        observation = pack.observe.observe("test", tiny.model, None, images, masks, tiny.vae, leak=True)
+        truth = tiny.model.get_model_object("latent_format").process_in(tiny.vae.encode(image)).clone()
+    assert (observation.leak[1] == 0).all() and (observation.spill[1] == 0).all()
+    first, beside = observation.rows(torch.tensor([0])), slice(2, 3)
+    rest = first.residual(truth)[..., beside].square().mean()
+    assert rest < 0.8 * replace(first, spill=None).residual(truth)[..., beside].square().mean()
+    assert 0.1 * rest < first.leak[..., beside].mean() < 10 * rest
+    assert first.leak[..., beside].min() > 10 * first.leak[..., 0].max()
 
 
 def test_entry_point_lists_all_nodes(pack):
