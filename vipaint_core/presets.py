@@ -105,10 +105,11 @@ PRESETS = {
             (30.0,),
             steps=0,
             refiner="moment_matching",
-            guided_above=1.5,
-            refine_steps=20,
-            rounds=3,
-            solver_steps=4,
+            # Few levels and many solver steps beat the reverse; the last levels need rounds, not evidence.
+            guided_above=0.5,
+            refine_steps=11,
+            rounds=4,
+            solver_steps=6,
         ),
         Preset(
             "fast",
