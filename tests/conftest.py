@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
 # Ours last: the host has top-level modules `nodes` and `tests` as well.
@@ -26,6 +27,10 @@ except FileNotFoundError as error:
 
 # The tensors of the tests are small: more threads cost more than they bring.
 torch.set_num_threads(min(4, torch.get_num_threads()))
+
+# The same cases in every run, however slow the machine.
+settings.register_profile("vipaint", derandomize=True, deadline=None)
+settings.load_profile("vipaint")
 
 
 class PlainRoot:

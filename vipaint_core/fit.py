@@ -35,7 +35,7 @@ class Fit:
         return replace(self, posterior=self.posterior.to(device), observation=self.observation.to(device))
 
     def save(self, path: Path | str, metadata: dict[str, str] | None = None) -> None:
-        """Writes one safetensors file; `load` gives the same fit back, bit for bit."""
+        """Writes one safetensors file; `load` gives the same fit back, bit for bit. Raises OSError."""
         storage.save_fit(self, Path(path), metadata or {})
 
     @staticmethod

@@ -42,8 +42,8 @@ class Observation:
             raise ValueError(
                 f"Observation: expected seen of shape {(batch, 1, height, width)}, found {tuple(self.seen.shape)}"
             )
-        if not self.sigma_y > 0:
-            raise ValueError(f"Observation: expected sigma_y above 0, found {self.sigma_y}")
+        if not 0 < self.sigma_y < math.inf:
+            raise ValueError(f"Observation: expected sigma_y above 0 and finite, found {self.sigma_y}")
         if not bool(((self.seen >= 0) & (self.seen <= 1)).all()):
             raise ValueError("Observation: expected seen within [0, 1], found values outside or NaN")
         if self.leak is not None and (self.leak.shape != self.seen.shape or not bool((self.leak >= 0).all())):

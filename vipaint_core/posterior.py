@@ -50,7 +50,8 @@ class HierarchicalPosterior:
 
     levels: noise-to-signal ratios s_1 < ... < s_K of the keypoints. m_i is the mean of the prior's
     own transition, w_i = sigmoid(gamma_i). mu, log_tau, gamma: (K, B, C, H, W); gamma's top entry is
-    unused. Raises ValueError for levels that do not increase or shapes that do not fit.
+    unused. Raises ValueError for levels that do not increase, eta outside [0, 1] or shapes that do not
+    fit.
     """
 
     levels: tuple[float, ...]
@@ -61,6 +62,8 @@ class HierarchicalPosterior:
 
     def __post_init__(self) -> None:
         check_levels(self.levels)
+        if not 0 <= self.eta <= 1:
+            raise ValueError(f"HierarchicalPosterior: expected eta from 0 to 1, found {self.eta}")
         if self.mu.ndim != 5 or len(self.mu) != len(self.levels):
             raise ValueError(
                 f"HierarchicalPosterior: expected mu of shape ({len(self.levels)}, B, C, H, W), "

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from .levels import refine_levels
+
+# More asks for nothing but time and memory.
+LIMITS = {
+    "steps": (0, 100_000),
+    "draws": (1, 1_000),
+    "refine_steps": (1, 10_000),
+    "rounds": (1, 1_000),
+    "solver_steps": (0, 1_000),
+}
 
 
 @dataclass(frozen=True)
@@ -22,6 +32,8 @@ class Preset:
     does a closed-form step go down, with renewed noise in between.
     guidance: strength of `pigdm` and `dps`. solver_steps, spread: see `moment_matching`. particles: the
     fills of a picture are weighed and resampled on their way through `refiner`; see `particles.walk`.
+
+    Raises ValueError for counts outside `LIMITS` and numbers that are none.
     """
 
     name: str
@@ -46,6 +58,14 @@ class Preset:
     particles: bool = False
 
     def __post_init__(self) -> None:
+        for name, (low, high) in LIMITS.items():
+            count = getattr(self, name)
+            if not isinstance(count, int) or not low <= count <= high:
+                raise ValueError(f"Preset {self.name}: expected {name} from {low} to {high}, found {count!r}")
+        numbers = [self.rate, self.eta, self.upper_evidence, self.beta_prior, self.beta_hierarchy]
+        numbers += [self.guided_above, self.guidance, *self.levels, *(self.v_range or ())]
+        if not all(math.isfinite(number) for number in numbers):
+            raise ValueError(f"Preset {self.name}: expected finite numbers, found {numbers}")
         if self.particles and (self.refiner == "dps" or not self.eta > 0):
             raise ValueError(f"Preset {self.name}: particles need a refiner with weights and eta above 0")
 
