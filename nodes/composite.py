@@ -15,6 +15,8 @@ NODE = "VIPaintComposite"
 
 # Relaxation sweeps per grid; every halving of the grid doubles how far they reach.
 SWEEPS = 24
+# Pixels; no image VAE of the host has larger cells than half of it.
+LARGEST_CELL = 64
 
 
 def depth(hole: torch.Tensor) -> torch.Tensor:
@@ -67,6 +69,21 @@ def composite(
     return torch.where(hidden.movedim(1, -1), mixed, original)
 
 
+def without_padding(fills: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Fills (N, H', W', 3) as (N, H, W, 3): less the lines and columns that `observe.padded` has added."""
+    extra = fills.shape[1] - height, fills.shape[2] - width
+    if not all(0 <= lines < LARGEST_CELL for lines in extra):
+        raise validation.problem(
+            NODE,
+            "fills",
+            f"the original's size, {width} x {height} pixels, or that padded to the VAE's cell",
+            f"{fills.shape[2]} x {fills.shape[1]} pixels",
+            "Connect the picture that was painted in, to image, mask and vae of VIPaintInpaint: VAE Encode cuts "
+            "pictures whose size does not suit it on all sides.",
+        )
+    return fills[:, :height, :width]
+
+
 class VIPaintComposite(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -77,8 +94,12 @@ class VIPaintComposite(io.ComfyNode):
             description="Puts fills into the original picture. Pixels where the mask is black are returned unchanged.",
             search_aliases=["vipaint", "paste", "blend", "seam", "stitch", "colour match", "color match"],
             inputs=[
-                io.Image.Input("fills", tooltip="Decoded fills, all of the first picture first."),
-                io.Image.Input("original", tooltip="The pictures that were painted in, of the same size."),
+                io.Image.Input(
+                    "fills",
+                    tooltip="Decoded fills, all of the first picture first. Lines and columns that were added at the "
+                    "right and the bottom to fill the VAE's cells are cut off.",
+                ),
+                io.Image.Input("original", tooltip="The pictures that were painted in."),
                 io.Mask.Input("mask", tooltip="The mask that was painted: white is taken from the fills."),
                 io.Int.Input(
                     "feather",
@@ -110,14 +131,7 @@ class VIPaintComposite(io.ComfyNode):
     ) -> io.NodeOutput:
         painted = validation.check_image(NODE, "fills", fills)
         pictures = validation.check_image(NODE, "original", original).to(painted.device)
-        if painted.shape[1:3] != pictures.shape[1:3]:
-            raise validation.problem(
-                NODE,
-                "fills",
-                f"the original's size, {pictures.shape[2]} x {pictures.shape[1]} pixels",
-                f"{painted.shape[2]} x {painted.shape[1]} pixels",
-                "Connect the picture that was painted in.",
-            )
+        painted = without_padding(painted, *pictures.shape[1:3])
         each = validation.images_per_batch(NODE, "fills", len(painted), len(pictures))
         hole = validation.check_mask(NODE, "mask", mask, len(pictures)).to(painted.device)
         validation.check_same_size(NODE, "mask", hole, pictures)

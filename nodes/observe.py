@@ -85,18 +85,19 @@ def _encode(
     pixels = validation.check_image(node, "image", image)
     hole = validation.check_mask(node, "mask", mask, len(pixels))
     validation.check_same_size(node, "mask", hole, pixels)
-    ratio = int(vae.spacial_compression_encode())
-    height, width = pixels.shape[1:3]
-    if height % ratio or width % ratio:
-        raise validation.problem(
-            node,
-            "image",
-            f"width and height that are multiples of {ratio}, the VAE's cell",
-            f"{width} x {height} pixels",
-            f"Crop or pad both, for example to {-(-width // ratio) * ratio} x {-(-height // ratio) * ratio}.",
-        )
-    filled = fill_from_nearest(pixels, hole)
+    pixels, hole = (padded(tensor, int(vae.spacial_compression_encode())) for tensor in (pixels.movedim(-1, 1), hole))
+    filled = fill_from_nearest(pixels.movedim(1, -1), hole)
     return validation.check_latent(node, model, {"samples": vae.encode(filled)}), hole, filled
+
+
+def padded(tensor: torch.Tensor, cell: int) -> torch.Tensor:
+    """(B, C, H, W) with its last line and column repeated up to multiples of the VAE's cell.
+
+    A padded cell is hidden where the picture's border in it is hidden: as a hidden cell it would take its
+    visible pixels with it.
+    """
+    height, width = tensor.shape[-2:]
+    return F.pad(tensor, (0, -width % cell, 0, -height % cell), mode="replicate")
 
 
 def latent_hole(hole: torch.Tensor, size: tuple[int, int] | torch.Size) -> torch.Tensor:

@@ -79,8 +79,8 @@ def observation_inputs() -> list[io.Input]:
         io.Image.Input(
             "image",
             optional=True,
-            tooltip="The picture to paint in; needs mask and vae. The hole is covered before encoding, so that nothing "
-            "hidden leaks into the result.",
+            tooltip="The picture to paint in, of any size; needs mask and vae. The hole is covered before encoding, so "
+            "that nothing hidden leaks into the result.",
         ),
         io.Mask.Input(
             "mask",
@@ -98,7 +98,11 @@ def posterior_output() -> io.Output:
 
 
 def latent_output() -> io.Output:
-    return io.Latent.Output("latent", tooltip="The fills, all of the first picture first.")
+    return io.Latent.Output(
+        "latent",
+        tooltip="The fills, all of the first picture first. Decoded, a picture whose size is no multiple of the VAE's "
+        "cell (8 pixels for most) is larger at the right and the bottom: VIPaintComposite cuts it to its size.",
+    )
 
 
 def check_inputs(node: str, model: Any, positive: Any, negative: Any) -> None:

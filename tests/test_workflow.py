@@ -96,6 +96,29 @@ def test_a_seed_fixes_the_pixels(server: ComfyServer, workflow: Prompt) -> None:
     assert not same(first, other)
 
 
+def test_a_picture_of_any_size_keeps_its_size_and_place(server: ComfyServer, workflow: Prompt, tmp_path: Path) -> None:
+    """121 x 125 pixels are no multiples of the VAE's cell: what is decoded lies where the picture is, and is cut."""
+    odd = copy.deepcopy(workflow)
+    picture, mask = (picture.crop((0, 0, 121, 125)) for picture in draw_input(7, "right"))
+    for name, cut in (("picture", picture), ("mask", mask)):
+        cut.save(tmp_path / f"odd_{name}.png")
+        odd[name]["inputs"]["image"] = server.upload_image(tmp_path / f"odd_{name}.png")
+    odd["decoded"] = {"class_type": "SaveImage", "inputs": {"images": ["decode", 0], "filename_prefix": "decoded"}}
+    found = server.images(server.run(odd))
+    (fill, _), (decoded, _) = (
+        [np.asarray(Image.open(io.BytesIO(data))).astype(float) for data in found[name]] for name in ("save", "decoded")
+    )
+    original, seen = np.asarray(picture).astype(float), np.asarray(mask)[..., 0] == 0
+    assert fill.shape == original.shape and decoded.shape == (128, 128, 3)
+    assert np.array_equal(fill[seen], original[seen])
+
+    def distance(down: int, right: int) -> float:
+        moved = np.roll(decoded, (-down, -right), (0, 1))[:120, :60]
+        return float(np.square(moved - original[:120, :60]).mean() ** 0.5)
+
+    assert distance(0, 0) < 5 < min(distance(1, 0), distance(0, 1), distance(-1, 0), distance(0, -1))
+
+
 def test_a_baseline_takes_the_node_s_place(server: ComfyServer, workflow: Prompt) -> None:
     """The knobs of the chosen method reach it as the editor writes them."""
     inputs = {name: value for name, value in workflow["inpaint"]["inputs"].items() if name != "preset"}

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 
 @pytest.fixture
@@ -114,6 +115,43 @@ def test_hidden_pixels_never_reach_the_fit(paint, picture):
     other = torch.where(mask[..., None] > 0, 1 - image, image)
     first, second = paint(), paint(image=other)
     assert torch.equal(first[0]["samples"], second[0]["samples"])
+
+
+@pytest.mark.parametrize("node", ["inpaint", "baseline"])
+def test_pictures_of_any_size(pack, tiny, conditioning, paint, node):
+    """Visible pixels come back bit for bit, and the latent is that of a picture padded on the right and the bottom."""
+    picture = torch.rand(2, 37, 31, 3)
+    mask = torch.zeros(2, 37, 31)
+    mask[0, 10:20, 12:] = 1
+    if node == "inpaint":
+        latent, _ = paint(image=picture, mask=mask)
+    else:
+        method = {"method": "blended", "steps": 2}
+        inputs = {"image": picture, "mask": mask, "vae": tiny.vae}
+        with torch.inference_mode():
+            run = pack.baseline.VIPaintBaseline.execute
+            (latent,) = run(tiny.model, *conditioning, 0, 1.0, 2, method, **inputs).result
+    assert latent["samples"].shape == (4, 16, 5, 4)
+    with torch.inference_mode():
+        decoded = tiny.vae.decode(latent["samples"])
+        (out,) = pack.composite.VIPaintComposite.execute(decoded, picture, mask).result
+        by_hand = F.pad(picture.movedim(-1, 1), (0, 1, 0, 3), mode="replicate").movedim(1, -1)
+        torch.testing.assert_close(latent["samples"][2:], tiny.vae.encode(by_hand)[1:].expand(2, -1, -1, -1))
+    assert decoded.shape[1:3] == (40, 32) and out.shape == (4, 37, 31, 3)
+    seen = mask.repeat_interleave(2, 0) == 0
+    assert torch.equal(out[seen], picture.repeat_interleave(2, 0)[seen])
+    assert (out[0] - picture[0])[mask[0] > 0].abs().max() > 0.01
+
+
+def test_padding_is_hidden_where_the_border_is(pack, tiny):
+    mask = torch.zeros(1, 37, 31)
+    mask[:, 20:, 30] = 1
+    with torch.inference_mode():
+        inputs = torch.rand(1, 37, 31, 3), mask, tiny.vae
+        seen = pack.observe.observe("test", tiny.model, None, *inputs).seen[0, 0]
+    hidden = torch.zeros(5, 4, dtype=torch.bool)
+    hidden[2:, 3] = True
+    assert torch.equal(seen == 0, hidden)
 
 
 def test_latent_image_with_noise_mask(pack, tiny, paint, picture):

@@ -42,7 +42,6 @@ NO_IMAGE = {"image": None, "mask": None, "vae": None}
         ({"image": None}, ["`latent_image`", "neither"]),
         (NO_IMAGE, ["`latent_image`", "neither"]),
         ({"latent_image": LATENT}, ["`image`", "both"]),
-        ({"image": torch.rand(1, 60, 48, 3), "mask": torch.ones(1, 60, 48)}, ["`image`", "48 x 60", "48 x 64"]),
         ({"image": torch.full((1, 64, 48, 3), torch.nan)}, ["`image`", "NaN"]),
         ({"fills": 0}, ["`fills`", "at least 1"]),
         ({"preset": "best"}, ["`preset`", "balanced"]),
@@ -87,6 +86,9 @@ def test_composite_sizes(pack):
     run = pack.composite.VIPaintComposite.execute
     with pytest.raises(ValueError, match=r"VIPaintComposite, input `fills`.*8 x 8.*6 x 8"):
         run(torch.rand(1, 8, 6, 3), torch.rand(1, 8, 8, 3), torch.ones(1, 8, 8))
+    for sizes in ((120, 72, 119, 8), (8, 80, 8, 8)):
+        with pytest.raises(ValueError, match=r"VIPaintComposite, input `fills`.*padded to the VAE's cell"):
+            run(torch.rand(1, *sizes[:2], 3), torch.rand(1, *sizes[2:], 3), torch.ones(1, *sizes[2:]))
     with pytest.raises(ValueError, match=r"VIPaintComposite, input `fills`.*multiple of 2"):
         run(torch.rand(3, 8, 8, 3), torch.rand(2, 8, 8, 3), torch.ones(1, 8, 8))
 
