@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .baseline import VIPaintBaseline
 from .composite import VIPaintComposite
+from .crop import VIPaintCrop
 from .fit import VIPaintFit
 from .inpaint import VIPaintInpaint
 from .posterior_files import VIPaintLoadPosterior, VIPaintSavePosterior
@@ -17,6 +18,7 @@ NODES = (
     VIPaintSample,
     VIPaintSavePosterior,
     VIPaintLoadPosterior,
+    VIPaintCrop,
     VIPaintComposite,
     VIPaintUncertainty,
     VIPaintUnconditional,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from comfy_api.latest import io
 from scipy import ndimage
 
 from . import validation
+from .crop import Crop, CropType, Region, scaled
 from .observe import fill_from_nearest
 from .painting import CATEGORY
 
@@ -69,17 +72,45 @@ def composite(
     return torch.where(hidden.movedim(1, -1), mixed, original)
 
 
-def without_padding(fills: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Fills (N, H', W', 3) as (N, H, W, 3): less the lines and columns that `observe.padded` has added."""
+def whole(pictures: torch.Tensor) -> Crop:
+    """Pictures (B, H, W, 3) that are not cut."""
+    height, width = pictures.shape[1:3]
+    return Crop((Region(0, 0, width, height),) * len(pictures), (height, width), (height, width))
+
+
+def check_crop(crop: Any, pictures: torch.Tensor, hole: torch.Tensor) -> None:
+    """A crop of these pictures (B, H, W, 3) around these holes (B, 1, H, W)."""
+
+    def refuse(name: str, expected: str, found: str) -> None:
+        raise validation.problem(
+            NODE, name, expected, found, "Connect the picture and the mask that VIPaintCrop has cut, and its crop."
+        )
+
+    if not isinstance(crop, Crop):
+        refuse("crop", "the crop of VIPaintCrop", type(crop).__name__)
+    made, found = ((number, *size) for number, size in ((len(crop.regions), crop.picture), (len(hole), hole.shape[2:])))
+    if made != found:
+        words = "{0} of {2} x {1} pixels".format
+        refuse("original", f"the pictures that were cut, {words(*made)}", words(*found))
+    for number, (region, cover) in enumerate(zip(crop.regions, hole[:, 0], strict=True), 1):
+        outside = cover > 0
+        outside[region.inside] = False
+        if outside.any():
+            refuse("mask", f"the mask that picture {number} was cut with", "white outside the cut")
+
+
+def without_padding(fills: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Fills (N, H', W', 3) in the size (H, W): less the lines and columns that `observe.padded` has added."""
+    height, width = size
     extra = fills.shape[1] - height, fills.shape[2] - width
     if not all(0 <= lines < LARGEST_CELL for lines in extra):
         raise validation.problem(
             NODE,
             "fills",
-            f"the original's size, {width} x {height} pixels, or that padded to the VAE's cell",
+            f"the size of what was painted in, {width} x {height} pixels, or that padded to the VAE's cell",
             f"{fills.shape[2]} x {fills.shape[1]} pixels",
-            "Connect the picture that was painted in, to image, mask and vae of VIPaintInpaint: VAE Encode cuts "
-            "pictures whose size does not suit it on all sides.",
+            "Connect the picture that was painted in, and crop if VIPaintCrop made it. VAE Encode cuts pictures that "
+            "do not fill its cells: use image, mask and vae of VIPaintInpaint.",
         )
     return fills[:, :height, :width]
 
@@ -116,6 +147,12 @@ class VIPaintComposite(io.ComfyNode):
                     step=0.05,
                     tooltip="How much of the colour difference along the seam is evened out inside the hole. 0: none.",
                 ),
+                CropType.Input(
+                    "crop",
+                    optional=True,
+                    tooltip="From VIPaintCrop, if its cuts were painted in: fills are scaled back and put where they "
+                    "were cut. Original and mask are then the whole ones.",
+                ),
             ],
             outputs=[io.Image.Output("image", tooltip="One picture for each fill.")],
         )
@@ -128,12 +165,23 @@ class VIPaintComposite(io.ComfyNode):
         mask: torch.Tensor,
         feather: int = 4,
         colour_match: float = 1.0,
+        crop: Any | None = None,
     ) -> io.NodeOutput:
         painted = validation.check_image(NODE, "fills", fills)
         pictures = validation.check_image(NODE, "original", original).to(painted.device)
-        painted = without_padding(painted, *pictures.shape[1:3])
-        each = validation.images_per_batch(NODE, "fills", len(painted), len(pictures))
         hole = validation.check_mask(NODE, "mask", mask, len(pictures)).to(painted.device)
         validation.check_same_size(NODE, "mask", hole, pictures)
-        pictures, hole = pictures.repeat_interleave(each, 0), hole.repeat_interleave(each, 0)
-        return io.NodeOutput(composite(painted, pictures, hole, feather, colour_match))
+        if crop is None:
+            crop = whole(pictures)
+        check_crop(crop, pictures, hole)
+        painted = without_padding(painted, crop.size)
+        each = validation.images_per_batch(NODE, "fills", len(painted), len(pictures))
+        out = []
+        for picture, cover, region, own in zip(pictures, hole, crop.regions, painted.split(each), strict=True):
+            full, (lines, columns) = picture.repeat(each, 1, 1, 1), region.inside
+            part = full[:, lines, columns]
+            found = scaled(own, (region.height, region.width))[:, : part.shape[1], : part.shape[2]]
+            covers = cover[:, lines, columns].expand(each, -1, -1, -1)
+            full[:, lines, columns] = composite(found, part, covers, feather, colour_match)
+            out.append(full)
+        return io.NodeOutput(torch.cat(out))

@@ -1,0 +1,171 @@
+"""Cut around the hole, paint, put back: nothing else changes and nothing moves."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+
+def mask_of(height, width, *boxes):
+    """One mask for each box (top, left, bottom, right)."""
+    mask = torch.zeros(len(boxes), height, width)
+    for row, (top, left, bottom, right) in zip(mask, boxes, strict=True):
+        row[top:bottom, left:right] = 1
+    return mask
+
+
+def coordinates(height, width, pictures=1):
+    """A picture whose colours are the place of each pixel, from 0.25 to 0.75."""
+    y, x = torch.meshgrid(torch.arange(height) / height, torch.arange(width) / width, indexing="ij")
+    return (0.25 + 0.5 * torch.stack([x, y, (x + y) / 2], -1)).repeat(pictures, 1, 1, 1)
+
+
+HOLES = {
+    "small": (100, 120, 110, 150),
+    "corner": (0, 0, 20, 31),
+    "lower right": (229, 290, 260, 300),
+    "large": (30, 40, 220, 200),
+    "a line across": (120, 0, 124, 300),
+    "everything": (0, 0, 260, 300),
+    "nothing": (0, 0, 0, 0),
+}
+
+
+@pytest.mark.parametrize("hole", HOLES.values(), ids=HOLES)
+@pytest.mark.parametrize("size", [(128, 128), (96, 160), (512, 512)])
+@pytest.mark.parametrize(("context", "enlarge"), [(1.0, 1.0), (2.0, 1.0), (3.0, 8.0)])
+def test_the_region_holds_the_hole_in_the_target_s_shape(pack, hole, size, context, enlarge):
+    mask = mask_of(260, 300, hole)[0]
+    left, top, width, height = pack.crop.region_around(mask, size, context, enlarge)
+    if mask.any():
+        assert top <= hole[0] and hole[2] <= top + height and left <= hole[1] and hole[3] <= left + width
+    # One pixel of rounding, and at least a visible pixel on each side of a hole that is narrower than that.
+    assert abs(height * size[1] - width * size[0]) <= 2 * max(size)
+    assert 0 <= top < 260 and 0 <= left < 300
+    grown = [pack.crop.LEAST_CONTEXT * (hole[i + 2] - hole[i]) for i in (0, 1)]
+    if max(grown[0] / size[0], grown[1] / size[1]) <= min(260 / size[0], 300 / size[1]):
+        assert top + height <= 260 and left + width <= 300
+
+
+@pytest.mark.parametrize(
+    ("context", "enlarge", "expected"),
+    [
+        (2.0, 1.0, (71, 41, 128, 128)),  # never enlarged: the target's own size
+        (2.0, 2.0, (103, 73, 64, 64)),
+        (2.0, 8.0, (105, 75, 60, 60)),  # twice the hole's 30 pixels
+        (6.0, 1.0, (45, 15, 180, 180)),
+        (16.0, 1.0, (5, 0, 260, 260)),  # all there is in this shape
+    ],
+)
+def test_how_large_the_region_is(pack, context, enlarge, expected):
+    mask = mask_of(260, 300, HOLES["small"])[0]
+    assert pack.crop.region_around(mask, (128, 128), context, enlarge) == expected
+
+
+def test_a_cut_at_the_model_s_resolution_is_the_picture(pack):
+    """No resampling; the hole is covered, as the node that paints will cover it."""
+    image, mask = torch.rand(1, 260, 300, 3), mask_of(260, 300, HOLES["small"])
+    part, cover, crop = pack.crop.VIPaintCrop.execute(image, mask, 128, 128, 2.0, 1.0).result
+    left, top, width, height = crop.regions[0]
+    assert (width, height) == (128, 128)
+    window = slice(top, top + 128), slice(left, left + 128)
+    assert torch.equal(cover[0], mask[0][window])
+    assert torch.equal(part[cover == 0], image[0][window][cover[0] == 0])
+    other = torch.where(mask[..., None] > 0, 1 - image, image)
+    assert torch.equal(part, pack.crop.VIPaintCrop.execute(other, mask, 128, 128, 2.0, 1.0).result[0])
+
+
+@pytest.mark.parametrize("size", [(128, 128), (64, 72), (333, 300)])
+@pytest.mark.parametrize("hole", [HOLES["small"], HOLES["large"], HOLES["corner"]], ids=["small", "large", "corner"])
+def test_nothing_is_shifted(pack, size, hole):
+    """Colours that are coordinates: the cut shows those of its own places, and they come back to them."""
+    image, mask = coordinates(260, 300), mask_of(260, 300, hole)
+    height, width = size
+    part, cover, crop = pack.crop.VIPaintCrop.execute(image, mask, width, height, 2.0, 4.0).result
+    assert part.shape == (1, height, width, 3) and cover.shape == (1, height, width)
+    (region,) = crop.regions
+    y = region.top + (torch.arange(height) + 0.5) * region.height / height - 0.5
+    x = region.left + (torch.arange(width) + 0.5) * region.width / width - 0.5
+    y, x = (0.25 + 0.5 * at / pixels for at, pixels in ((y, 260), (x, 300)))
+    y, x = y[:, None].expand(size), x[None].expand(size)
+    truth = torch.stack([x, y, (x - 0.25 + y - 0.25) / 2 + 0.25], -1)[None]
+    # Kernels at the border and beside the hole mix in what is outside; a pixel is at least 0.0016.
+    margin = 4 * max(1, round(height / region.height))
+    away = -torch.nn.functional.max_pool2d(cover[:, None], 2 * margin + 1, 1, margin)[:, 0] + 1
+    away[:, :margin], away[:, -margin:], away[:, :, :margin], away[:, :, -margin:] = 0, 0, 0, 0
+    assert away.any()
+    torch.testing.assert_close(part[away > 0], truth[away > 0], rtol=0, atol=2e-4)
+    (back,) = pack.composite.VIPaintComposite.execute(truth, image, mask, 0, 0.0, crop).result
+    inner = mask.clone()
+    inner[:, :margin], inner[:, -margin:], inner[:, :, :margin], inner[:, :, -margin:] = 0, 0, 0, 0
+    torch.testing.assert_close(back[inner > 0], image[inner > 0], rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize("size", [(24, 16), (40, 48)])
+@pytest.mark.parametrize("shape", [(37, 31), (31, 37)])
+def test_visible_pixels_come_back_bit_for_bit(pack, size, shape):
+    """Several pictures with holes in different places, of different sizes, with two fills each."""
+    high, wide = shape
+    boxes = [(3, 4, 9, 7), (0, 0, high, 5), (20, 20, high, wide), (0, 0, 0, 0), (0, 0, high, wide)]
+    image, mask = torch.rand(len(boxes), *shape, 3), mask_of(*shape, *boxes)
+    mask[0, 10, 4:7] = 0.3
+    part, _, crop = pack.crop.VIPaintCrop.execute(image, mask, *size, 2.0, 2.0).result
+    assert part.shape == (5, size[1], size[0], 3) and len(set(crop.regions)) > 2
+    fills = torch.rand(10, *part.shape[1:])
+    (out,) = pack.composite.VIPaintComposite.execute(fills, image, mask, 2, 1.0, crop).result
+    images, masks = image.repeat_interleave(2, 0), mask.repeat_interleave(2, 0)
+    assert torch.equal(out[masks == 0], images[masks == 0])
+    assert not (out == images).all(-1)[masks == 1].any()
+    assert 0 <= out.min() and out.max() <= 1
+
+
+def test_a_panorama_is_cut_over_its_border(pack):
+    """A hole wider than the picture is high: what is beyond the picture is painted and thrown away."""
+    image, mask = coordinates(50, 400), mask_of(50, 400, (10, 100, 40, 200))
+    part, cover, crop = pack.crop.VIPaintCrop.execute(image, mask, 64, 64, 2.0, 1.0).result
+    assert crop.regions == (pack.crop.Region(87, 0, 125, 125),)
+    assert (cover[0, 26:] == 1).all() and not cover[0, :4].any()
+    (out,) = pack.composite.VIPaintComposite.execute(torch.zeros_like(part), image, mask, 0, 0.0, crop).result
+    assert torch.equal(out == 0, (mask > 0)[..., None].expand_as(out))
+
+
+def test_a_black_mask_changes_nothing(pack, caplog):
+    image, mask = torch.rand(1, 37, 31, 3), torch.zeros(1, 37, 31)
+    part, cover, crop = pack.crop.VIPaintCrop.execute(image, mask, 16, 16, 2.0, 1.0).result
+    assert "nothing to paint" in caplog.text and not cover.any()
+    (out,) = pack.composite.VIPaintComposite.execute(part, image, mask, 4, 1.0, crop).result
+    assert torch.equal(out, image)
+
+
+def test_the_seam_is_that_of_the_whole_picture(pack):
+    """A cut changes where fills come from, not how they are blended."""
+    image, mask, fill = torch.rand(1, 60, 70, 3), mask_of(60, 70, (20, 30, 40, 45)), torch.rand(1, 60, 70, 3)
+    _, _, crop = pack.crop.VIPaintCrop.execute(image, mask, 40, 40, 2.0, 1.0).result
+    lines, columns = crop.regions[0].inside
+    run = pack.composite.VIPaintComposite.execute
+    (whole,), (cut,) = (
+        run(*a).result for a in ((fill, image, mask, 4, 0.0), (fill[:, lines, columns], image, mask, 4, 0.0, crop))
+    )
+    assert torch.equal(whole, cut)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"crop": "region"}, ["`crop`", "str"]),
+        (
+            {"original": torch.rand(1, 60, 64, 3), "mask": torch.zeros(1, 60, 64)},
+            ["`original`", "1 of 70 x 60", "64 x 60"],
+        ),
+        ({"original": torch.rand(2, 60, 70, 3)}, ["`original`", "2 of 70 x 60"]),
+        ({"mask": torch.ones(1, 60, 70)}, ["`mask`", "picture 1", "outside"]),
+        ({"fills": torch.rand(1, 60, 70, 3)[:, :30]}, ["`fills`", "40 x 40", "70 x 30"]),
+    ],
+)
+def test_crops_of_other_pictures_are_refused(pack, changes, words):
+    image, mask = torch.rand(1, 60, 70, 3), mask_of(60, 70, (20, 30, 40, 45))
+    part, _, crop = pack.crop.VIPaintCrop.execute(image, mask, 40, 40, 2.0, 1.0).result
+    arguments = {"fills": part, "original": image, "mask": mask, "crop": crop}
+    with pytest.raises(ValueError, match=r"VIPaintComposite, input .*: expected .*, found ") as caught:
+        pack.composite.VIPaintComposite.execute(**{**arguments, **changes})
+    assert all(word in str(caught.value) for word in words), caught.value
