@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from dataclasses import Field, fields
 from decimal import Decimal
 from typing import Any
@@ -39,9 +40,11 @@ def knob_input(knob: Field) -> io.Input:
 
 def settings_of(method: dict[str, Any]) -> tuple[str, Settings]:
     """Name and settings from the host's value of the method input, {"method": name, knob: value, ...}."""
-    name, knobs = method["method"], {key: value for key, value in method.items() if key != "method"}
-    if name not in BASELINES:
-        raise validation.problem(NODE, "method", f"one of {', '.join(BASELINES)}", repr(name), "Choose another method.")
+    name = method.get("method") if isinstance(method, dict) else method
+    if not isinstance(name, str) or name not in BASELINES or not isinstance(method, dict):
+        found = reprlib.repr(name)
+        raise validation.problem(NODE, "method", f"one of {', '.join(BASELINES)}", found, "Choose another method.")
+    knobs = {key: value for key, value in method.items() if key != "method"}
     try:
         return name, BASELINES[name].settings(**knobs)
     except (TypeError, ValueError) as error:
@@ -86,7 +89,7 @@ class VIPaintBaseline(io.ComfyNode):
         mask: torch.Tensor | None = None,
         vae: Any | None = None,
     ) -> io.NodeOutput:
-        validation.check_fills(NODE, fills)
+        validation.check_widgets(cls, seed=seed, cfg=cfg, fills=fills)
         name, settings = settings_of(method)
         painting.check_inputs(NODE, model, positive, negative)
         observation = observe(NODE, model, latent_image, image, mask, vae)
@@ -108,14 +111,15 @@ class VIPaintBaseline(io.ComfyNode):
             ).latents
 
         rows = min(images * fills, baseline.rows(fills, painting.BATCH))
-        latents = bridge.open_denoiser(
-            model,
-            positive,
-            negative,
-            cfg=cfg,
-            shape=(rows, *observation.latent.shape[1:]),
-            seed=seed,
-            gradient=baseline.needs_gradient,
-            work=work,
-        )
-        return io.NodeOutput(painting.latent_of(model, latents))
+        with validation.explained(NODE):
+            latents = bridge.open_denoiser(
+                model,
+                positive,
+                negative,
+                cfg=cfg,
+                shape=(rows, *observation.latent.shape[1:]),
+                seed=seed,
+                gradient=baseline.needs_gradient,
+                work=work,
+            )
+        return io.NodeOutput(painting.latent_of(NODE, model, latents))

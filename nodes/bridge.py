@@ -42,6 +42,21 @@ _SCHEDULE_STEPS = 30
 _PREVIEW_SECONDS = 0.1
 
 
+class ModelError(RuntimeError):
+    """The host's model failed."""
+
+
+@contextlib.contextmanager
+def _failures() -> Iterator[None]:
+    """The host treats its memory's end itself, everything else gets a name."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, comfy.model_management.OOM_EXCEPTION) or "out of memory" in str(error).lower():
+            raise
+        raise ModelError(f"{type(error).__name__}: {error}") from error
+
+
 def family(model: Any) -> str:
     """Name of a model's family, e.g. `SD3 (FLOW)`: posteriors are exchanged within one family only."""
     kind = getattr(getattr(model.model, "model_type", None), "name", "unknown")
@@ -95,7 +110,8 @@ def open_denoiser(
     shape: (rows, C, H, W) of the largest batch that `work` will ask for, in model scale; the host
     plans its memory with it. gradient: the denoiser is differentiable in u inside its `gradients()`.
     `work` runs without inference mode and without gradients. The caller's model, its parameters'
-    flags and the host's state are as before when this returns.
+    flags and the host's state are as before when this returns. Raises ModelError where the host cannot
+    run the model on these inputs.
     """
     place = coordinate(model)
     patcher = _for_gradients(model) if gradient else model
@@ -106,7 +122,13 @@ def open_denoiser(
     guider.set_cfg(cfg)
     runner = _Runner(work, place, gradient)
     zeros = torch.zeros(shape)
-    guider.sample(zeros, zeros, runner, sigmas, disable_pbar=True, seed=seed)
+    try:
+        guider.sample(zeros, zeros, runner, sigmas, disable_pbar=True, seed=seed)
+    except Exception:
+        if runner.started:
+            raise
+        with _failures():
+            raise
     if not runner.results:
         raise RuntimeError("VIPaint: a wrapper of another extension replaced the sampling loop; disable it")
     return runner.results[0]
@@ -117,7 +139,7 @@ class _Runner(comfy.samplers.Sampler, Generic[T]):
 
     def __init__(self, work: Work[T], place: Coordinate, gradient: bool) -> None:
         self.work, self.place, self.gradient = work, place, gradient
-        self.results: list[T] = []
+        self.started, self.results = False, list[T]()
 
     def sample(
         self,
@@ -130,6 +152,7 @@ class _Runner(comfy.samplers.Sampler, Generic[T]):
         denoise_mask: torch.Tensor | None = None,
         disable_pbar: bool = False,
     ) -> torch.Tensor:
+        self.started = True
         options = {"model_options": extra_args.get("model_options", {}), "seed": extra_args.get("seed")}
         denoiser = HostDenoiser(model_wrap, options, self.place, self.gradient, torch.is_inference_mode_enabled())
         with torch.inference_mode(False), torch.no_grad(), contextlib.ExitStack() as stack:
@@ -161,10 +184,11 @@ class HostDenoiser:
         # The host counts a flow's time from 0 to 1, without the scale of its noise.
         sigma = (sigma / self._place.noise_scale if self._place.flow else sigma).clone()
         if self._inside:
-            return self._model_wrap(z, sigma, **self._options)
+            with _failures():
+                return self._model_wrap(z, sigma, **self._options)
         if torch.is_grad_enabled():
             raise RuntimeError("VIPaint: a differentiated call belongs inside `denoiser.gradients()`")
-        with torch.inference_mode(self._inference), torch.no_grad():
+        with _failures(), torch.inference_mode(self._inference), torch.no_grad():
             x0 = self._model_wrap(z, sigma, **self._options)
         # Outside inference mode a clone is an ordinary tensor again.
         return x0.clone()

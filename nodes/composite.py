@@ -167,6 +167,7 @@ class VIPaintComposite(io.ComfyNode):
         colour_match: float = 1.0,
         crop: Any | None = None,
     ) -> io.NodeOutput:
+        validation.check_widgets(cls, feather=feather, colour_match=colour_match)
         painted = validation.check_image(NODE, "fills", fills)
         pictures = validation.check_image(NODE, "original", original).to(painted.device)
         hole = validation.check_mask(NODE, "mask", mask, len(pictures)).to(painted.device)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from comfy_api.latest import io
 
-from . import painting
+from . import painting, validation
 
 NODE = "VIPaintFit"
 
@@ -46,6 +46,7 @@ class VIPaintFit(io.ComfyNode):
         mask: torch.Tensor | None = None,
         vae: Any | None = None,
     ) -> io.NodeOutput:
+        validation.check_widgets(cls, seed=seed, cfg=cfg, preset=preset)
         fitted, _ = painting.paint(
             NODE,
             model,

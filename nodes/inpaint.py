@@ -56,7 +56,7 @@ class VIPaintInpaint(io.ComfyNode):
         mask: torch.Tensor | None = None,
         vae: Any | None = None,
     ) -> io.NodeOutput:
-        validation.check_fills(NODE, fills)
+        validation.check_widgets(cls, seed=seed, cfg=cfg, fills=fills, preset=preset)
         fitted, latents = painting.paint(
             NODE,
             model,
@@ -71,4 +71,4 @@ class VIPaintInpaint(io.ComfyNode):
             mask=mask,
             vae=vae,
         )
-        return io.NodeOutput(painting.latent_of(model, latents), fitted)
+        return io.NodeOutput(painting.latent_of(NODE, model, latents), fitted)

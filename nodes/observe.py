@@ -82,12 +82,13 @@ def _encode(
                 node, name, "image, mask and vae together", f"no {name}", "Connect it, or use latent_image instead."
             )
     assert mask is not None and vae is not None
+    validation.check_vae(node, vae)
     pixels = validation.check_image(node, "image", image)
     hole = validation.check_mask(node, "mask", mask, len(pixels))
     validation.check_same_size(node, "mask", hole, pixels)
     pixels, hole = (padded(tensor, int(vae.spacial_compression_encode())) for tensor in (pixels.movedim(-1, 1), hole))
     filled = fill_from_nearest(pixels.movedim(1, -1), hole)
-    return validation.check_latent(node, model, {"samples": vae.encode(filled)}), hole, filled
+    return validation.check_latent(node, model, {"samples": vae.encode(filled)}, "vae"), hole, filled
 
 
 def padded(tensor: torch.Tensor, cell: int) -> torch.Tensor:

@@ -135,8 +135,6 @@ def paint(
 ) -> tuple[Fit, torch.Tensor | None]:
     """Fits, then draws `fills` per picture (0: fits only). Returns the fit and latents in model scale."""
     check_inputs(node, model, positive, negative)
-    if preset not in PRESETS:
-        raise validation.problem(node, "preset", f"one of {', '.join(PRESETS)}", repr(preset), "Choose another preset.")
     chosen = PRESETS[preset]
     observation = observe(node, model, latent_image, image, mask, vae, leak=chosen.minds_leak)
     if warn_if_nothing_to_paint(node, observation):
@@ -158,7 +156,9 @@ def paint(
         drawn = sample(denoiser, fitted, seed, fills, batch=BATCH, callback=report).latents if fills else None
         return fitted.to("cpu"), drawn
 
-    return _run(model, positive, negative, cfg, seed, observation, chosen, max(images * chosen.draws, fills), work)
+    return _run(
+        node, model, positive, negative, cfg, seed, observation, chosen, max(images * chosen.draws, fills), work
+    )
 
 
 def draw(
@@ -175,17 +175,19 @@ def draw(
         return sample(denoiser, fitted.to(device), seed, fills, first=first, batch=BATCH, callback=report).latents
 
     rows = images * fills
-    return _run(model, positive, negative, cfg, seed, fitted.observation, fitted.preset, rows, work)
+    return _run(node, model, positive, negative, cfg, seed, fitted.observation, fitted.preset, rows, work)
 
 
-def latent_of(model: Any, latents: torch.Tensor) -> dict[str, torch.Tensor]:
+def latent_of(node: str, model: Any, latents: torch.Tensor) -> dict[str, torch.Tensor]:
     """The host's LATENT of latents in model scale."""
+    validation.check_result(node, latents)
     out = model.get_model_object("latent_format").process_out(latents.float())
     device, dtype = comfy.model_management.intermediate_device(), comfy.model_management.intermediate_dtype()
     return {"samples": out.to(device=device, dtype=dtype)}
 
 
 def _run(
+    node: str,
     model: Any,
     positive: Any,
     negative: Any,
@@ -197,6 +199,7 @@ def _run(
     work: bridge.Work,
 ) -> Any:
     shape = (max(1, min(rows, max(BATCH, len(observation.latent) * preset.draws))), *observation.latent.shape[1:])
-    return bridge.open_denoiser(
-        model, positive, negative, cfg=cfg, shape=shape, seed=seed, gradient=preset.needs_gradient, work=work
-    )
+    with validation.explained(node):
+        return bridge.open_denoiser(
+            model, positive, negative, cfg=cfg, shape=shape, seed=seed, gradient=preset.needs_gradient, work=work
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import reprlib
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,13 @@ def register_folder() -> None:
 
 
 register_folder()
+
+
+def is_inside(base: Path, prefix: Any) -> bool:
+    """Whether files of this name lie below the folder and are no hidden ones."""
+    if not isinstance(prefix, str) or not prefix.isprintable() or not Path(prefix).name.strip(" ."):
+        return False
+    return not prefix.endswith(("/", "\\")) and base.resolve() in (base / prefix).resolve().parents
 
 
 class VIPaintSavePosterior(io.ComfyNode):
@@ -59,19 +67,27 @@ class VIPaintSavePosterior(io.ComfyNode):
                 cls.NODE, "posterior", "a VIPaint posterior", type(posterior).__name__, "Connect VIPaintFit."
             )
         base = Path(folder_paths.get_folder_paths(FOLDER)[0])
-        target = (base / filename_prefix).resolve()
-        if not filename_prefix.strip() or base.resolve() not in target.parents:
+        if not is_inside(base, filename_prefix):
             raise validation.problem(
                 cls.NODE,
                 "filename_prefix",
                 "a name inside models/vipaint",
-                repr(filename_prefix),
+                reprlib.repr(filename_prefix),
                 "Use letters and digits, and / for subfolders.",
             )
-        base.mkdir(parents=True, exist_ok=True)
-        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(filename_prefix, str(base))
-        file = Path(folder) / f"{name}_{counter:05}_{EXTENSION}"
-        posterior.save(file, {"family": posterior.family})
+        try:
+            base.mkdir(parents=True, exist_ok=True)
+            folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(filename_prefix, str(base))
+            file = Path(folder) / f"{name}_{counter:05}_{EXTENSION}"
+            posterior.save(file, {"family": posterior.family})
+        except OSError as error:
+            raise validation.problem(
+                cls.NODE,
+                "filename_prefix",
+                "a name under which a file can be written",
+                str(error),
+                "Choose a shorter name; check the folder's permissions and free space.",
+            ) from error
         log.info("VIPaint: saved the posterior as %s", (Path(subfolder) / file.name).as_posix())
         return io.NodeOutput(ui={"text": [(Path(subfolder) / file.name).as_posix()]})
 
@@ -99,7 +115,7 @@ class VIPaintLoadPosterior(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, file: str) -> str:
-        path = folder_paths.get_full_path(FOLDER, file)
+        path = folder_paths.get_full_path(FOLDER, file) if isinstance(file, str) else None
         if path is None:
             return "missing"
         status = Path(path).stat()
@@ -107,9 +123,14 @@ class VIPaintLoadPosterior(io.ComfyNode):
 
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:
-        path = folder_paths.get_full_path(FOLDER, file)
+        path = folder_paths.get_full_path(FOLDER, file) if isinstance(file, str) else None
         if path is None:
             raise validation.problem(
                 cls.NODE, "file", "a file in models/vipaint", repr(file), "Refresh the node list (R) and choose again."
             )
-        return io.NodeOutput(Fit.load(path))
+        try:
+            return io.NodeOutput(Fit.load(path))
+        except ValueError as error:
+            raise validation.problem(
+                cls.NODE, "file", "a whole posterior file", str(error), "Choose another file, or fit again and save."
+            ) from error

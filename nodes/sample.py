@@ -53,10 +53,8 @@ class VIPaintSample(io.ComfyNode):
         fills: int,
         first_fill: int = 0,
     ) -> io.NodeOutput:
-        validation.check_fills(NODE, fills)
-        if first_fill < 0:
-            raise validation.problem(NODE, "first_fill", "0 or more", str(first_fill), "Fills are counted from 0.")
+        validation.check_widgets(cls, seed=seed, cfg=cfg, fills=fills, first_fill=first_fill)
         latents = painting.draw(
             NODE, model, positive, negative, posterior, seed=seed, cfg=cfg, fills=fills, first=first_fill
         )
-        return io.NodeOutput(painting.latent_of(model, latents))
+        return io.NodeOutput(painting.latent_of(NODE, model, latents))

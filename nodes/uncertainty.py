@@ -80,6 +80,8 @@ class VIPaintUncertainty(io.ComfyNode):
 
     @classmethod
     def execute(cls, images: torch.Tensor, fills: int = 0, full_scale: float = 0.0) -> io.NodeOutput:
+        validation.check_widgets(cls, fills=fills, full_scale=full_scale)
+        images = validation.check_image(NODE, "images", images)
         each = fills or len(images)
         if each < 2:
             raise validation.problem(
@@ -93,7 +95,7 @@ class VIPaintUncertainty(io.ComfyNode):
                 f"a batch of {len(images)}",
                 "Set `fills` to those per picture.",
             )
-        deviation = spread(validation.check_image(NODE, "images", images), each)
+        deviation = spread(images, each)
         peak = deviation.flatten(1).amax(1).clamp_min(SMALLEST)[:, None, None] if full_scale == 0 else full_scale
         values = (deviation / peak).clamp(0, 1)
         return io.NodeOutput(heat_map(values), values)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import reprlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
+from comfy_api.latest import io
 
 from ..vipaint_core import Fit
 from . import bridge
+
+# Colours of pictures with a high dynamic range stay below; 8-bit numbers do not.
+BRIGHTEST = 16.0
 
 
 def problem(node: str, name: str, expected: str, found: str, fix: str) -> ValueError:
@@ -15,11 +22,77 @@ def problem(node: str, name: str, expected: str, found: str, fix: str) -> ValueE
 
 
 def size(tensor: torch.Tensor) -> str:
-    return " x ".join(map(str, tensor.shape))
+    return " x ".join(map(str, tensor.shape)) or "no size"
+
+
+def check_widgets(node: type[io.ComfyNode], **values: Any) -> None:
+    """Values within the limits of their widgets: the host checks what is typed in, not what comes by a link."""
+    schema = node.define_schema()
+    for socket in schema.inputs:
+        if socket.id not in values:
+            continue
+        value = values[socket.id]
+        if isinstance(socket, io.Combo.Input):
+            good, expected = value in socket.options, f"one of {', '.join(socket.options)}"
+        else:
+            kind, words = (int, "a whole number") if isinstance(socket, io.Int.Input) else ((int, float), "a number")
+            good = isinstance(value, kind) and socket.min <= value <= socket.max
+            expected = f"{words} from {socket.min} to {socket.max}"
+        if not good:
+            raise problem(schema.node_id, socket.id, expected, reprlib.repr(value), "Choose another value.")
+
+
+def check_tensor(node: str, name: str, value: Any, what: str, fix: str) -> torch.Tensor:
+    """A plain tensor of finite real numbers, at least one."""
+    if not isinstance(value, torch.Tensor):
+        raise problem(node, name, what, type(value).__name__, fix)
+    if value.layout is not torch.strided or value.is_meta or value.is_complex() or value.is_quantized:
+        found = f"a tensor of another kind ({value.dtype}, {value.layout}, {value.device.type})"
+        raise problem(node, name, what, found, fix)
+    if not value.numel():
+        raise problem(node, name, what, f"an empty batch or size: {size(value)}", fix)
+    if not bool(torch.isfinite(value.float()).all()):
+        raise problem(node, name, "finite numbers", "NaN or infinity", fix)
+    return value
+
+
+@contextlib.contextmanager
+def explained(node: str) -> Iterator[None]:
+    """An error inside the host's model, in the words of ours."""
+    try:
+        yield
+    except bridge.ModelError as error:
+        raise problem(
+            node,
+            "model",
+            "a model that runs with this picture and these prompts",
+            f"that it stopped with {error}",
+            "Check that text encoder and VAE belong to the model, and that it paints pictures of this size.",
+        ) from error
+
+
+def check_result(node: str, latents: torch.Tensor) -> None:
+    if not bool(torch.isfinite(latents).all()):
+        raise problem(
+            node,
+            "model",
+            "a model that returns finite numbers",
+            "NaN or infinity in its result",
+            "Lower cfg; some models need more precision: start ComfyUI with --fp32-unet.",
+        )
+
+
+def check_vae(node: str, vae: Any) -> None:
+    if not callable(getattr(vae, "spacial_compression_encode", None)):
+        raise problem(node, "vae", "a VAE", type(vae).__name__, "Connect a VAE output.")
+    if getattr(vae, "first_stage_model", vae) is None:
+        raise problem(node, "vae", "a VAE", "none: the checkpoint holds no VAE", "Load the model's VAE with Load VAE.")
 
 
 def check_model(node: str, model: Any) -> None:
     """An image model of a known family."""
+    if not callable(getattr(model, "get_model_object", None)):
+        raise problem(node, "model", "a model", type(model).__name__, "Connect a MODEL output.")
     bridge.coordinate(model)
     dimensions = model.get_model_object("latent_format").latent_dimensions
     if dimensions != 2:
@@ -34,12 +107,21 @@ def check_model(node: str, model: Any) -> None:
 
 def check_conditioning(node: str, name: str, conditioning: Any) -> None:
     """One prompt for all rows: fills of one picture must not get the prompts of others."""
-    if not isinstance(conditioning, list) or not conditioning:
-        raise problem(
-            node, name, "at least one conditioning", "none", "Connect a text encoder or VIPaintUnconditional."
-        )
-    for cross, _ in conditioning:
-        if isinstance(cross, torch.Tensor) and len(cross) > 1:
+    fix = "Connect a text encoder or VIPaintUnconditional."
+    if not isinstance(conditioning, list):
+        raise problem(node, name, "a conditioning", type(conditioning).__name__, fix)
+    if not conditioning:
+        raise problem(node, name, "at least one conditioning", "none", fix)
+    for entry in conditioning:
+        if not isinstance(entry, (list, tuple)) or len(entry) != 2 or not isinstance(entry[1], dict):
+            raise problem(node, name, "a conditioning: pairs of tensor and settings", "another structure", fix)
+        cross, settings = entry
+        texts = [value for value in (cross, settings.get("pooled_output")) if value is not None]
+        for text in texts:
+            check_tensor(node, name, text, "an encoded prompt", "Encode it again with the model's text encoder.")
+        if cross is not None and cross.ndim != 3:
+            raise problem(node, name, "an encoded prompt (batch, tokens, channels)", size(cross), fix)
+        if cross is not None and len(cross) > 1:
             raise problem(
                 node,
                 name,
@@ -49,14 +131,14 @@ def check_conditioning(node: str, name: str, conditioning: Any) -> None:
             )
 
 
-def check_latent(node: str, model: Any, latent: Any) -> torch.Tensor:
-    """The samples of a LATENT that suit the model, (B, C, H, W)."""
+def check_latent(node: str, model: Any, latent: Any, name: str = "latent_image") -> torch.Tensor:
+    """The samples of a LATENT that suit the model, (B, C, H, W). name: the input that they come from."""
     samples = latent.get("samples") if isinstance(latent, dict) else None
     if not isinstance(samples, torch.Tensor) or samples.is_nested or samples.ndim != 4:
         found = size(samples) if isinstance(samples, torch.Tensor) and not samples.is_nested else "another structure"
         raise problem(
             node,
-            "latent_image",
+            name,
             f"an image latent (batch, channels, height, width) for {bridge.family(model)}",
             f"{found}, as video and audio models use",
             "Encode a picture with the VAE of an image model.",
@@ -65,27 +147,24 @@ def check_latent(node: str, model: Any, latent: Any) -> torch.Tensor:
     if samples.shape[1] != channels:
         raise problem(
             node,
-            "latent_image",
+            name,
             f"{channels} channels, as {bridge.family(model)} has",
             f"{samples.shape[1]} channels",
             "Encode the picture with the VAE that belongs to the model.",
         )
-    if not bool(torch.isfinite(samples).all()):
-        raise problem(
-            node,
-            "latent_image",
-            "finite numbers",
-            "NaN or infinity",
-            "Encode again; some VAEs need more precision: start ComfyUI with --fp32-vae.",
-        )
+    fix = "Encode again; some VAEs need more precision: start ComfyUI with --fp32-vae."
+    check_tensor(node, name, samples, "an encoded picture", fix)
+    if not samples.is_floating_point():
+        raise problem(node, name, "floating-point numbers", f"whole numbers ({samples.dtype})", fix)
     return samples
 
 
-def check_mask(node: str, name: str, mask: torch.Tensor, batch: int) -> torch.Tensor:
+def check_mask(node: str, name: str, mask: Any, batch: int) -> torch.Tensor:
     """The mask as (B, 1, H, W) float in [0, 1]; one mask serves all pictures."""
+    mask = check_tensor(node, name, mask, "a mask (batch, height, width)", "Check the node that makes the mask.")
     if mask.ndim not in (2, 3, 4) or (mask.ndim == 4 and mask.shape[1] != 1):
         raise problem(node, name, "a mask (batch, height, width)", size(mask), "Connect a MASK output.")
-    mask = mask.reshape(-1, 1, *mask.shape[-2:]).float()
+    whole, mask = not mask.is_floating_point(), mask.reshape(-1, 1, *mask.shape[-2:]).float()
     if len(mask) not in (1, batch):
         raise problem(
             node,
@@ -94,17 +173,23 @@ def check_mask(node: str, name: str, mask: torch.Tensor, batch: int) -> torch.Te
             f"{len(mask)} masks",
             "Repeat or cut the batch of masks or of pictures.",
         )
-    if not bool(torch.isfinite(mask).all()):
-        raise problem(node, name, "values from 0 to 1", "NaN or infinity", "Check the node that makes the mask.")
+    if whole and float(mask.max()) > 1:
+        raise problem(
+            node, name, "values from 0 to 1", f"whole numbers up to {int(mask.max())}", "Divide the mask by 255."
+        )
     return mask.clamp(0, 1).expand(batch, -1, -1, -1)
 
 
-def check_image(node: str, name: str, image: torch.Tensor) -> torch.Tensor:
+def check_image(node: str, name: str, image: Any) -> torch.Tensor:
     """The picture as (B, H, W, 3) float."""
+    fix = "Check the node that makes the picture."
+    image = check_tensor(node, name, image, "a picture (batch, height, width, 3)", fix)
     if image.ndim != 4 or image.shape[-1] not in (1, 3, 4):
         raise problem(node, name, "a picture (batch, height, width, 3)", size(image), "Connect an IMAGE output.")
-    if not bool(torch.isfinite(image).all()):
-        raise problem(node, name, "finite numbers", "NaN or infinity", "Check the node that makes the picture.")
+    largest = float(image.abs().max()) if image.is_floating_point() else None
+    if largest is None or largest > BRIGHTEST:
+        found = f"whole numbers ({image.dtype})" if largest is None else f"values up to {largest:.0f}"
+        raise problem(node, name, "colours from 0 to 1", found, "Divide the colours by 255.")
     image = image.float()
     return image.expand(-1, -1, -1, 3) if image.shape[-1] == 1 else image[..., :3]
 
@@ -120,11 +205,6 @@ def check_same_size(node: str, name: str, mask: torch.Tensor, image: torch.Tenso
             f"{found[1]} x {found[0]} pixels",
             "Resize the mask to the picture.",
         )
-
-
-def check_fills(node: str, fills: int) -> None:
-    if fills < 1:
-        raise problem(node, "fills", "at least 1", str(fills), "Ask for one fill or more.")
 
 
 def check_posterior(node: str, model: Any, fitted: Any) -> None:
@@ -146,6 +226,11 @@ def check_posterior(node: str, model: Any, fitted: Any) -> None:
             f"one fitted with {bridge.family(model)}, {channels} latent channels, as the connected model",
             f"one fitted with {fitted.family or 'an unnamed family'}, {found} latent channels",
             "Connect the model that it was fitted with, or fit again.",
+        )
+    parameters = (fitted.posterior.mu, fitted.posterior.log_tau, fitted.posterior.gamma)
+    if not all(bool(torch.isfinite(parameter).all()) for parameter in parameters):
+        raise problem(
+            node, "posterior", "finite numbers", "NaN or infinity", "Fit again, with a lower cfg or another preset."
         )
     highest, limit = fitted.posterior.levels[-1], bridge.largest_level(model)
     if highest > limit * 1.001:

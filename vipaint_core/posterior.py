@@ -106,8 +106,9 @@ class HierarchicalPosterior:
         """The posterior of the given images, repeated as often as the index names them."""
         return replace(self, mu=self.mu[:, index], log_tau=self.log_tau[:, index], gamma=self.gamma[:, index])
 
-    def to(self, device: torch.device | str) -> HierarchicalPosterior:
-        return replace(self, mu=self.mu.to(device), log_tau=self.log_tau.to(device), gamma=self.gamma.to(device))
+    def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> HierarchicalPosterior:
+        mu, log_tau, gamma = (tensor.to(device, dtype) for tensor in (self.mu, self.log_tau, self.gamma))
+        return replace(self, mu=mu, log_tau=log_tau, gamma=gamma)
 
     def chain(self, denoiser: Counted, noise: Sequence[torch.Tensor]) -> Chain:
         """Draws u_K, ..., u_1 with the given standard normal noise, K tensors (B, C, H, W); K - 1 calls."""

@@ -26,13 +26,14 @@ def knob(default: float, low: float, high: float, effect: str) -> Any:
 
 @dataclass(frozen=True)
 class Settings:
-    """A method's knobs; every field is a `knob`. Raises ValueError for values outside their limits."""
+    """A method's knobs; every field is a `knob`. Raises ValueError for values outside their limits or no numbers."""
 
     def __post_init__(self) -> None:
         for entry in fields(self):
             value, low, high = getattr(self, entry.name), entry.metadata["low"], entry.metadata["high"]
-            if not low <= value <= high:
-                raise ValueError(f"{entry.name}: expected {low} to {high}, found {value}")
+            kind = int if isinstance(entry.default, int) else (int, float)
+            if not isinstance(value, kind) or not low <= value <= high:
+                raise ValueError(f"{entry.name}: expected {low} to {high}, found {value!r}")
 
 
 @dataclass(frozen=True)
