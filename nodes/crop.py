@@ -159,6 +159,7 @@ class VIPaintCrop(io.ComfyNode):
     def execute(
         cls, image: torch.Tensor, mask: torch.Tensor, width: int, height: int, context: float, enlarge: float
     ) -> io.NodeOutput:
+        validation.check_widgets(cls, width=width, height=height, context=context, enlarge=enlarge)
         pictures = validation.check_image(NODE, "image", image)
         hole = validation.check_mask(NODE, "mask", mask, len(pictures))
         validation.check_same_size(NODE, "mask", hole, pictures)

@@ -60,6 +60,8 @@ def work(pack, tiny, tmp_path_factory) -> Iterator[SimpleNamespace]:
         usual["VIPaintFit"] = {**model, "preset": "fast", **picture}
         usual["VIPaintBaseline"] = {**model, "fills": 1, "method": {"method": "ding", "steps": 2}, **picture}
         usual["VIPaintComposite"] = {"fills": fills, "original": image, "mask": mask}
+        cut = {"width": 16, "height": 16, "context": 2.0, "enlarge": 1.0}
+        usual["VIPaintCrop"] = {"image": image, "mask": mask, **cut}
         usual["VIPaintUncertainty"] = {"images": fills}
         (fitted,) = run("VIPaintFit")
         usual["VIPaintSample"] = {**model, "posterior": fitted, "fills": 1}
@@ -289,6 +291,16 @@ def numbers(low: float, high: float) -> Check:
     return check
 
 
+def cut_of(height: int, width: int) -> Check:
+    """A picture and a mask of this size, with numbers from 0 to 1."""
+
+    def check(work: Any, node: str, result: tuple[Any, ...]) -> None:
+        assert result[0].shape == (1, height, width, 3) and result[1].shape == (1, height, width)
+        numbers(0, 1)(work, node, result[:2])
+
+    return check
+
+
 def saved(name: str) -> Check:
     def check(work: Any, node: str, result: tuple[Any, ...]) -> None:
         assert result[0]["text"] == [name]
@@ -305,11 +317,13 @@ def fits(work: Any, node: str, result: tuple[Any, ...]) -> None:
 
 P, S, C, U = "VIPaintInpaint", "VIPaintSample", "VIPaintComposite", "VIPaintUncertainty"
 FIT, BASELINE, EMPTY = "VIPaintFit", "VIPaintBaseline", "VIPaintUnconditional"
-SAVE, LOAD = "VIPaintSavePosterior", "VIPaintLoadPosterior"
+X, SAVE, LOAD = "VIPaintCrop", "VIPaintSavePosterior", "VIPaintLoadPosterior"
 
 GREY = torch.full((1, HEIGHT, WIDTH, 3), 0.5)
 DOT = torch.zeros(1, HEIGHT, WIDTH)
 DOT[0, 5, 7] = 1
+CORNER = torch.zeros(1, HEIGHT, WIDTH)
+CORNER[0, 0, 0] = 1
 CHECKERS = ((torch.arange(HEIGHT)[:, None] + torch.arange(WIDTH)) % 2).float()[None]
 TWO = torch.stack([torch.zeros(HEIGHT, WIDTH), torch.ones(HEIGHT, WIDTH)])
 
@@ -639,6 +653,53 @@ COMPOSITES: list[Row] = [
     ("match-0", C, {"colour_match": 0}, numbers(0, 1)),
 ]
 
+
+def cropped(change: Callable[[Any], Any] = lambda crop: crop, **cut: Any) -> Changes:
+    """Fills of a cut, and a crop that is not as it was."""
+
+    def make(work: Any) -> dict[str, Any]:
+        image, _, crop = work.run("VIPaintCrop", **cut)
+        return {"fills": image, "crop": change(crop)}
+
+    return make
+
+
+CROPS: list[Row] = [
+    ("black", X, {"mask": WHITE * 0}, cut_of(16, 16)),
+    ("white", X, {"mask": WHITE}, cut_of(16, 16)),
+    ("one-pixel", X, {"mask": DOT}, cut_of(16, 16)),
+    ("one-pixel-enlarged", X, {"mask": DOT, "enlarge": 16.0}, cut_of(16, 16)),
+    ("corner", X, {"mask": CORNER, "width": 64}, cut_of(16, 64)),
+    ("1-x-1", X, {"image": GREY[:, :1, :1], "mask": WHITE[:, :1, :1]}, cut_of(16, 16)),
+    ("one-line", X, {"image": GREY[:, :1], "mask": WHITE[:, :1]}, cut_of(16, 16)),
+    ("nan", X, given("image", lambda t: t * torch.nan), "image; NaN"),
+    ("bytes", X, {"image": (GREY * 255).byte()}, "image; torch.uint8"),
+    ("empty", X, {"image": GREY[:0]}, "image; 0 x 32 x 24 x 3"),
+    ("none", X, {"image": None}, "image; NoneType"),
+    ("mask-none", X, {"mask": None}, "mask; NoneType"),
+    ("mask-size", X, {"mask": torch.ones(1, 8, 8)}, "mask; 24 x 32 pixels; 8 x 8 pixels"),
+    ("masks-of-2", X, {"mask": TWO}, "mask; 2 masks"),
+    ("width-0", X, {"width": 0}, "width; from 16 to 8192; 0"),
+    ("height-huge", X, {"height": 10**6}, "height; 1000000"),
+    ("height-text", X, {"height": "512"}, "height; '512'"),
+    ("context-nan", X, {"context": torch.nan}, "context; nan"),
+    ("context-below-1", X, {"context": 0.5}, "context; from 1.0 to 16.0; 0.5"),
+    ("enlarge-infinity", X, {"enlarge": torch.inf}, "enlarge; inf"),
+    ("usual", C, cropped(), numbers(0, 1)),
+    ("one-pixel", C, lambda work: {**cropped(mask=DOT)(work), "mask": DOT}, numbers(0, 1)),
+    ("of-a-black-mask", C, lambda work: {**cropped(mask=WHITE * 0)(work), "mask": WHITE * 0}, numbers(0, 1)),
+    ("region", C, cropped(lambda crop: crop.regions), "crop; VIPaintCrop"),
+    ("dict", C, cropped(lambda crop: {}), "crop; VIPaintCrop"),
+    (
+        "of-2-pictures",
+        C,
+        cropped(lambda crop: replace(crop, regions=crop.regions * 2)),
+        "original; 2 of 24 x 32 pixels",
+    ),
+    ("of-a-larger-picture", C, cropped(lambda crop: replace(crop, picture=(64, 64))), "original; 1 of 64 x 64 pixels"),
+    ("other-fills", C, lambda work: {"crop": cropped(width=96)(work)["crop"]}, "fills; 96 x 16; 24 x 32"),
+]
+
 MAPS: list[Row] = [
     ("one", U, {"images": GREY}, "images; at least 2"),
     ("one-each", U, {"fills": 1}, "images; at least 2"),
@@ -673,6 +734,7 @@ TABLE = {
     "file": FILES,
     "composite": COMPOSITES,
     "map": MAPS,
+    "crop": CROPS,
 }
 ROWS = [
     pytest.param(*row[1:], id=f"{topic}-{row[0]}-{row[1].removeprefix('VIPaint')}")
