@@ -1,10 +1,11 @@
 """Inpainting against exact answers: the toy prior, held-out pictures, six holes, many fills.
 
-    python3 run.py benchmark toy [--pictures 20] [--fills 16] [--methods NAME ...] [--fresh] [--quick]
+    python3 run.py benchmark toy [--pictures 20] [--fills 16] [--methods NAME ...] [--packs FOLDER ...] [--quick]
 
-Everything runs through the host: stock loader, this pack's nodes or the stock KSampler, stock
-decoder. Results go to benchmarks/results/; finished parts are kept in .cache/benchmarks and not
-computed again unless the checkpoint, the preset or the numbers above change (or `--fresh`).
+Everything runs through the host: stock loader, this pack's nodes, the stock KSampler or a sampler
+node of another pack (`--packs`), stock decoder. Slow methods paint fewer pictures. Results go to
+benchmarks/results/; finished parts are kept in .cache/benchmarks and not computed again unless the
+checkpoint, the method's settings or the numbers above change (or `--fresh`).
 
 What is visible determines the attributes that it shows; hidden attributes are uniform. Measured
 on the decoded fills before anything is pasted back:
@@ -26,13 +27,11 @@ overhead     wall time / time of the bare network calls, measured in the same ru
 from __future__ import annotations
 
 import argparse
-import contextlib
 import hashlib
 import json
 import math
 import statistics
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -45,86 +44,26 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from benchmarks import host
-from benchmarks.report import QUICK, RESULTS, markdown, provenance
+from benchmarks.meter import Meter
+from benchmarks.report import QUICK, RESULTS, markdown, provenance, write_csv
+from benchmarks.samplers import EXTERNAL, KSAMPLER, PACK, Task, load_packs, samplers
 from benchmarks.toy_prior import model as toy
 from benchmarks.toy_prior import pictures
-
-PACK = host.load_pack()
 
 SEED = 5 * 10**8 + 1
 HELD_OUT = 1000
 CACHE = host.ROOT / ".cache" / "benchmarks"
-KSAMPLER = "masked KSampler"
 # Pictures painted, and kept, together.
 TOGETHER = 5
-# Hundreds of backward calls per fill: not on every hole.
-SLOW = {"paper-2": ("right", "top", "bottom", "centre")}
-METHODS = (KSAMPLER, "fast", "balanced", "paper-2")
+# Pictures for those with hundreds or thousands of passes per fill.
+FEW = {"copaint": 2, "daps": 2, "dps": 1, "psld": 1, "repaint": 1, "resample": 1}
+FEW |= dict.fromkeys(("blended", "pigdm", "red_diff", "ding", "tds", "langevin", *EXTERNAL), 5)
+# Not on every hole, for the same reason.
+HOLES = {"paper-2": ("right", "top", "bottom", "centre")}
+QUICK_METHODS = (KSAMPLER, "fast", "balanced", "ding")
+METHODS = [name for name in samplers() if name not in ("paper-4", *EXTERNAL)]
 # A hue that is off by this much moves the wall's colours by the reader's own tolerance.
 HUE_TOLERANCE = pictures.BACKGROUND_TOLERANCE / (0.3 * 2 * math.pi / math.sqrt(2))
-
-
-class Meter:
-    """Counts and times the network calls of a model through the host's own hook for it.
-
-    `calls` counts by (kind, rows): a forward pass without a graph ("plain") or with one ("graph"),
-    and a backward pass to the latent ("backward").
-    """
-
-    def __init__(self, model: Any) -> None:
-        self.model = model.clone()
-        self.model.set_model_unet_function_wrapper(self._call)
-        self.calls: Counter[tuple[str, int]] = Counter()
-        self._timed: dict[str, list[float]] | None = None
-
-    def _call(self, network: Callable[..., torch.Tensor], given: dict[str, Any]) -> torch.Tensor:
-        x, t, c = given["input"], given["timestep"], given["c"]
-        graph = torch.is_grad_enabled() and x.requires_grad
-        if self._timed is None:
-            self.calls["graph" if graph else "plain", len(x)] += 1
-            if graph:
-                x.register_hook(self._count_backward)
-            return network(x, t, **c)
-        for _ in range(5):
-            start = time.perf_counter()
-            out = network(x, t, **c)
-            middle = time.perf_counter()
-            self._timed["graph" if graph else "plain"].append(middle - start)
-            if graph:
-                torch.autograd.grad(out.sum(), x)
-                self._timed["backward"].append(time.perf_counter() - middle)
-        return network(x, t, **c)
-
-    def _count_backward(self, gradient: torch.Tensor) -> None:
-        self.calls["backward", len(gradient)] += 1
-
-    def _bare(self, rows: int, graph: bool, conditioning: Any) -> dict[str, list[float]]:
-        """Times of bare calls with this many rows."""
-        self._timed = {"plain": [], "graph": [], "backward": []}
-
-        def once(denoiser: Any, _place: Any, _device: Any) -> None:
-            with denoiser.gradients() if graph else contextlib.nullcontext():
-                denoiser(torch.randn(rows, *toy.LATENT_SHAPE, requires_grad=graph), torch.ones(rows))
-
-        shape = (rows, *toy.LATENT_SHAPE)
-        PACK.bridge.open_denoiser(
-            self.model, conditioning, conditioning, cfg=1.0, shape=shape, seed=0, gradient=graph, work=once
-        )
-        timed, self._timed = self._timed, None
-        return timed
-
-    def bare_seconds(self, conditioning: Any) -> float:
-        """Time that the counted calls take without anything around them."""
-        total = 0.0
-        for rows, graph in {(rows, kind != "plain") for kind, rows in self.calls}:
-            for kind, times in self._bare(rows, graph, conditioning).items():
-                if times:
-                    total += self.calls[kind, rows] * statistics.median(times)
-        return total
-
-    def rows(self, *kinds: str) -> int:
-        """Latents that went through, over all calls of these kinds."""
-        return sum(rows * count for (kind, rows), count in self.calls.items() if kind in kinds)
 
 
 @dataclass(frozen=True)
@@ -218,31 +157,6 @@ def judge(
     }
 
 
-def paint(
-    method: str,
-    model: Any,
-    vae: Any,
-    conditioning: Any,
-    originals: torch.Tensor,
-    mask: torch.Tensor,
-    fills: int,
-    seed: int,
-) -> torch.Tensor:
-    """Latents (pictures * fills, 16, 16, 16) in the host's scale."""
-    image = originals.movedim(1, -1)
-    hole = mask[None].float().expand(len(image), -1, -1)
-    if method == KSAMPLER:
-        # The same encoded picture as VIPaint's: nothing hidden is in it.
-        filled = PACK.observe.fill_from_nearest(image, hole[:, None])
-        latents = vae.encode(filled).repeat_interleave(fills, 0)
-        return toy.ksampler(model, conditioning, latents, seed, hole[:, None].repeat_interleave(fills, 0))
-    inputs = {"image": image, "mask": hole, "vae": vae}
-    output = PACK.inpaint.VIPaintInpaint.execute(
-        model, conditioning, conditioning, seed=seed, cfg=1.0, fills=fills, preset=method, **inputs
-    )
-    return output.result[0]["samples"]
-
-
 @dataclass(frozen=True)
 class Part:
     """Fills of a few pictures, all of the first picture first, and what they cost together."""
@@ -261,7 +175,8 @@ def paint_part(method: str, hole: str, first: int, last: int, fills: int, model:
     originals = pictures.render(held_out(last)[first:])
     with torch.inference_mode():
         begin = time.perf_counter()
-        latents = paint(method, meter.model, vae, conditioning, originals, pictures.hole(hole), fills, SEED + first)
+        task = Task(meter.model, vae, conditioning, originals, pictures.hole(hole), fills, SEED + first)
+        latents = samplers()[method].draw(task)
         seconds = time.perf_counter() - begin
         bare = meter.bare_seconds(conditioning)
     return Part(latents, meter.rows("plain", "graph"), meter.rows("backward"), seconds, bare)
@@ -271,7 +186,7 @@ def cached_part(
     method: str, hole: str, first: int, last: int, fills: int, load: Callable[[], tuple[Any, Any]], fresh: bool
 ) -> Part:
     """`paint_part`, kept in a file named after what decides it, but the code."""
-    settings = repr(PACK.core.PRESETS.get(method, toy.EULER_STEPS))
+    settings = repr(samplers()[method].settings)
     checkpoint = hashlib.sha256(toy.CHECKPOINT.read_bytes()).hexdigest()
     key = hashlib.sha256(repr((checkpoint, settings, hole, first, last, fills, SEED)).encode()).hexdigest()[:16]
     file = CACHE / f"{method.replace(' ', '_')}-{hole}-{first}-{key}.safetensors"
@@ -401,8 +316,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pictures", type=int, default=20, help=f"at most {HELD_OUT}")
     parser.add_argument("--fills", type=int, default=16)
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=[KSAMPLER, *PACK.core.PRESETS])
+    parser.add_argument("--methods", nargs="+", choices=list(samplers()), help=f"default: {', '.join(METHODS)}")
     parser.add_argument("--holes", nargs="+", default=list(pictures.MASKS), choices=pictures.MASKS)
+    parser.add_argument("--packs", nargs="+", type=Path, default=[], help="folders of packs with a sampler listed here")
     parser.add_argument("--out", type=Path, help="folder of the table; default: benchmarks/results")
     parser.add_argument("--fresh", action="store_true", help="compute everything again")
     parser.add_argument("--quick", action="store_true", help="one picture, two fills, into output/")
@@ -410,14 +326,16 @@ def main() -> None:
     out = options.out or (QUICK if options.quick else RESULTS)
     if options.quick:
         options.pictures, options.fills = 1, 2
-        options.methods = [name for name in options.methods if name not in SLOW]
+    methods = options.methods or (QUICK_METHODS if options.quick else METHODS)
+    load_packs(options.packs)
     load = lru_cache(maxsize=None)(toy.load)
     scores, strips = [], {}
     for hole in options.holes:
-        for method in options.methods:
-            if hole not in SLOW.get(method, pictures.MASKS):
+        for method in methods:
+            if hole not in HOLES.get(method, pictures.MASKS):
                 continue
-            score, strips[method, hole] = run(method, hole, options.pictures, options.fills, load, options.fresh)
+            count = min(options.pictures, FEW.get(method, options.pictures))
+            score, strips[method, hole] = run(method, hole, count, options.fills, load, options.fresh)
             scores.append(score)
             print(
                 f"{hole:8}{method:18} both {score.both:.3f} valid {score.valid:.3f} consistent {score.consistent:.3f} "
@@ -432,7 +350,7 @@ def main() -> None:
         f"```\n{about}\n```\n\n{table(scores)}"
     )
     (out / "inpainting.md").write_text(text, "utf-8")
-    (out / "inpainting.json").write_text(json.dumps([asdict(s) for s in scores], indent=1) + "\n", "utf-8")
+    write_csv(out / "inpainting.csv", [asdict(score) for score in scores])
     sheet(strips).save(out / "inpainting.png", optimize=True)
     if out == RESULTS:
         into_readme("benchmark", summary(scores))

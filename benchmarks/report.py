@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -36,3 +39,11 @@ def provenance() -> str:
     changed = " with changes" if git("status", "--porcelain", "--untracked-files=no") else ""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
     return f"commit {commit}{changed}, torch {torch.__version__}, Python {platform.python_version()}, {device}"
+
+
+def write_csv(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """One line per row, columns as in the first; an empty field where a value is None."""
+    with open(file, "w", encoding="utf-8", newline="") as out:
+        writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)

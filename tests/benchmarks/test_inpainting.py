@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import csv
 import subprocess
 import sys
 from pathlib import Path
@@ -16,11 +16,14 @@ from tools.comfy_server import ROOT
 def test_quick_run_writes_tables_and_pictures(comfyui: Path, tmp_path: Path) -> None:
     if not CHECKPOINT.is_file():
         pytest.skip(f"no {CHECKPOINT.name}: train it with `python -m benchmarks.toy_prior.train`")
-    choice = ["--holes", "right", "--methods", "fast", "--quick", "--fresh", "--out", str(tmp_path)]
+    choice = ["--holes", "right", "--methods", "fast", "ding", "--quick", "--fresh", "--out", str(tmp_path)]
     command = [sys.executable, "-m", "benchmarks.inpainting", *choice]
     subprocess.run(command, cwd=ROOT, check=True, timeout=300)
-    (score,) = json.loads((tmp_path / "inpainting.json").read_text("utf-8"))
-    assert (score["method"], score["hole"], score["pictures"], score["fills"]) == ("fast", "right", 1, 2)
-    assert score["forward"] == 16 and score["backward"] == 0
-    assert "| fast " in (tmp_path / "inpainting.md").read_text("utf-8")
+    with open(tmp_path / "inpainting.csv", encoding="utf-8", newline="") as file:
+        ours, baseline = csv.DictReader(file)
+    assert (ours["method"], ours["hole"], ours["pictures"], ours["fills"]) == ("fast", "right", "1", "2")
+    assert (float(ours["forward"]), float(ours["backward"])) == (16, 0)
+    assert (baseline["method"], float(baseline["forward"])) == ("ding", 55)
+    text = (tmp_path / "inpainting.md").read_text("utf-8")
+    assert "| fast " in text and "| ding " in text
     assert (tmp_path / "inpainting.png").is_file()

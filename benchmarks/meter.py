@@ -1,0 +1,78 @@
+"""What a sampler costs: its network calls, counted, and what they take without anything around them."""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from benchmarks.samplers import PACK
+from benchmarks.toy_prior import model as toy
+
+
+class Meter:
+    """Counts and times the network calls of a model through the host's own hook for it.
+
+    `calls` counts by (kind, rows): a forward pass without a graph ("plain") or with one ("graph"),
+    and a backward pass to the latent ("backward").
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = model.clone()
+        self.model.set_model_unet_function_wrapper(self._call)
+        self.calls: Counter[tuple[str, int]] = Counter()
+        self._timed: dict[str, list[float]] | None = None
+
+    def _call(self, network: Callable[..., torch.Tensor], given: dict[str, Any]) -> torch.Tensor:
+        x, t, c = given["input"], given["timestep"], given["c"]
+        graph = torch.is_grad_enabled() and x.requires_grad
+        if self._timed is None:
+            self.calls["graph" if graph else "plain", len(x)] += 1
+            if graph:
+                x.register_hook(self._count_backward)
+            return network(x, t, **c)
+        for _ in range(5):
+            start = time.perf_counter()
+            out = network(x, t, **c)
+            middle = time.perf_counter()
+            self._timed["graph" if graph else "plain"].append(middle - start)
+            if graph:
+                torch.autograd.grad(out.sum(), x)
+                self._timed["backward"].append(time.perf_counter() - middle)
+        return network(x, t, **c)
+
+    def _count_backward(self, gradient: torch.Tensor) -> None:
+        self.calls["backward", len(gradient)] += 1
+
+    def _bare(self, rows: int, graph: bool, conditioning: Any) -> dict[str, list[float]]:
+        """Times of bare calls with this many rows."""
+        self._timed = {"plain": [], "graph": [], "backward": []}
+
+        def once(denoiser: Any, _place: Any, _device: Any) -> None:
+            with denoiser.gradients() if graph else contextlib.nullcontext():
+                denoiser(torch.randn(rows, *toy.LATENT_SHAPE, requires_grad=graph), torch.ones(rows))
+
+        shape = (rows, *toy.LATENT_SHAPE)
+        PACK.bridge.open_denoiser(
+            self.model, conditioning, conditioning, cfg=1.0, shape=shape, seed=0, gradient=graph, work=once
+        )
+        timed, self._timed = self._timed, None
+        return timed
+
+    def bare_seconds(self, conditioning: Any) -> float:
+        """Time that the counted calls take without anything around them."""
+        total = 0.0
+        for rows, graph in {(rows, kind != "plain") for kind, rows in self.calls}:
+            for kind, times in self._bare(rows, graph, conditioning).items():
+                if times:
+                    total += self.calls[kind, rows] * statistics.median(times)
+        return total
+
+    def rows(self, *kinds: str) -> int:
+        """Latents that went through, over all calls of these kinds."""
+        return sum(rows * count for (kind, rows), count in self.calls.items() if kind in kinds)
