@@ -354,7 +354,7 @@ def find_host() -> Host:
 
 def test(host: Host, arguments: Sequence[str]) -> int:
     if os.environ.get("COMFYUI_PATH"):
-        require_modules(host.python, ["pytest", "ruff", "mypy", "hypothesis"], DEV_REQUIREMENTS.name)
+        require_modules(host.python, ["pytest", "ruff", "mypy", "hypothesis", "matplotlib"], DEV_REQUIREMENTS.name)
     checks = (["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"], ["pytest", "-q", *arguments])
     for check in checks:
         say(" ".join(check))
@@ -373,6 +373,8 @@ def benchmark(host: Host, arguments: Sequence[str]) -> int:
     modules = {"gmm": "benchmarks.gmm", "toy": "benchmarks.inpainting"}
     if not arguments or arguments[0] not in modules:
         raise Failure(f"expected `benchmark {'|'.join(modules)}`, found `benchmark {' '.join(arguments)}`.")
+    if os.environ.get("COMFYUI_PATH"):
+        require_modules(host.python, ["matplotlib"], DEV_REQUIREMENTS.name)
     return call([host.python, "-m", modules[arguments[0]], *arguments[1:]], host.env())
 
 

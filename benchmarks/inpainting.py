@@ -43,7 +43,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from benchmarks import host
+from benchmarks import host, plots
 from benchmarks.meter import Meter
 from benchmarks.report import QUICK, RESULTS, markdown, provenance, write_csv
 from benchmarks.samplers import EXTERNAL, KSAMPLER, PACK, Task, load_packs, samplers
@@ -58,6 +58,8 @@ TOGETHER = 5
 # Pictures for those with hundreds or thousands of passes per fill.
 FEW = {"copaint": 2, "daps": 2, "dps": 1, "psld": 1, "repaint": 1, "resample": 1}
 FEW |= dict.fromkeys(("blended", "pigdm", "red_diff", "ding", "tds", "langevin", *EXTERNAL), 5)
+# In the sheet of pictures.
+SHOWN = (KSAMPLER, "LanPaint", "pigdm", "fast", "balanced", "paper-2")
 # Not on every hole, for the same reason.
 HOLES = {"paper-2": ("right", "top", "bottom", "centre")}
 QUICK_METHODS = (KSAMPLER, "fast", "balanced", "ding")
@@ -279,14 +281,16 @@ def table(scores: list[Score]) -> str:
 def summary(scores: list[Score]) -> str:
     """One row per method for the README."""
     excess = "TV above exact"
-    header = ("method", *pictures.MASKS, excess, "forward", "backward")
+    header = ("method", "pictures", *pictures.MASKS, excess, "forward", "backward")
     rows = []
     for method in dict.fromkeys(s.method for s in scores):
         own = [s for s in scores if s.method == method]
         both = {s.hole: f"{100 * s.both:.0f} %" for s in own}
         beyond = statistics.mean(s.tv - s.floor for s in own if s.tv is not None and s.floor is not None)
         passes = (f"{statistics.mean(getattr(s, name) for s in own):.0f}" for name in ("forward", "backward"))
-        rows.append((method, *(both.get(hole, "-") for hole in pictures.MASKS), f"{beyond:+.3f}", *passes))
+        rows.append(
+            (method, str(own[0].pictures), *(both.get(hole, "-") for hole in pictures.MASKS), f"{beyond:+.3f}", *passes)
+        )
     return markdown(header, rows)
 
 
@@ -296,6 +300,26 @@ def into_readme(name: str, text: str) -> None:
     before, rest = file.read_text("utf-8").split(f"<!-- {name} -->\n")
     _, after = rest.split(f"<!-- /{name} -->")
     file.write_text(f"{before}<!-- {name} -->\n{text}<!-- /{name} -->{after}", "utf-8")
+
+
+def chart(scores: list[Score], file: Path) -> None:
+    """Valid and consistent fills, and variety, against passes; means over the holes that every method has."""
+    methods = list(dict.fromkeys(s.method for s in scores))
+    by = {(s.method, s.hole): s for s in scores}
+    holes = [hole for hole in pictures.MASKS if all((method, hole) in by for method in methods)]
+
+    def points(quality: Callable[[Score], float]) -> list[plots.Point]:
+        found = []
+        for method in methods:
+            own = [by[method, hole] for hole in holes]
+            passes, value = (statistics.mean(map(f, own)) for f in (lambda s: s.forward + s.backward, quality))
+            found.append(plots.Point(method, passes, value))
+        return found
+
+    if holes:
+        both = plots.Panel("valid and consistent", points(lambda s: s.both), share=True)
+        beyond = plots.Panel("total variation above an exact sampler's", points(lambda s: s.tv - s.floor), best=0)
+        plots.save([both, beyond], file, ours=list(PACK.core.PRESETS))
 
 
 def sheet(strips: dict[tuple[str, str], Image.Image], shown: int = 8, tile: int = 96) -> Image.Image:
@@ -351,7 +375,8 @@ def main() -> None:
     )
     (out / "inpainting.md").write_text(text, "utf-8")
     write_csv(out / "inpainting.csv", [asdict(score) for score in scores])
-    sheet(strips).save(out / "inpainting.png", optimize=True)
+    sheet({key: strip for key, strip in strips.items() if key[0] in SHOWN}).save(out / "inpainting.png", optimize=True)
+    chart(scores, out / "inpainting.svg")
     if out == RESULTS:
         into_readme("benchmark", summary(scores))
 
