@@ -3,7 +3,7 @@
 
     demo [OPTIONS]      inpaint a picture on a real ComfyUI server; PNGs appear in output/
     test [PYTEST ARGS]  ruff, format check, mypy and pytest
-    benchmark gmm|toy [OPTIONS]
+    benchmark gmm|toy|ablation [OPTIONS]
                         tables against exact answers, into benchmarks/results/; --quick: minutes, into output/
     setup               only prepare ComfyUI and its Python environment
 
@@ -370,7 +370,7 @@ def demo(host: Host, arguments: Sequence[str]) -> int:
 
 
 def benchmark(host: Host, arguments: Sequence[str]) -> int:
-    modules = {"gmm": "benchmarks.gmm", "toy": "benchmarks.inpainting"}
+    modules = {"gmm": "benchmarks.gmm", "toy": "benchmarks.inpainting", "ablation": "benchmarks.ablation"}
     if not arguments or arguments[0] not in modules:
         raise Failure(f"expected `benchmark {'|'.join(modules)}`, found `benchmark {' '.join(arguments)}`.")
     if os.environ.get("COMFYUI_PATH"):

@@ -25,24 +25,28 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 
 import torch
 
+from benchmarks import plots
 from benchmarks.host import ROOT
 from benchmarks.mixture import Mixture
-from benchmarks.report import QUICK, RESULTS, markdown, provenance
+from benchmarks.report import QUICK, RESULTS, markdown, provenance, write_csv
 from vipaint_core import PRESETS, Evaluations, Observation, Preset, fit, sample
 from vipaint_core.baselines import BASELINES, run_baseline
 from vipaint_core.metrics import sliced_wasserstein
 
 CACHE = ROOT / ".cache" / "benchmarks" / "gmm"
 
+EXACT = "exact"
 VARIANTS = ("linear", "mask", "apart")
 DIMENSIONS, MEASUREMENTS = (8, 80, 800), (1, 2, 4)
+# From here on problems are costly, and a quarter of them is drawn.
+LARGE = 800
 SPACING = 8.0
 # Above every distance of modes in the scaled space, as an image model's own largest level is.
 S_MAX = 80.0
@@ -136,7 +140,7 @@ def baseline_method(name: str) -> Method:
 
 
 METHODS: dict[str, Method] = {
-    "exact": exact,
+    EXACT: exact,
     **{name: preset_method(preset) for name, preset in OURS.items()},
     **{name: baseline_method(name) for name in BASELINES},
 }
@@ -152,11 +156,11 @@ class Result:
     seconds: float
 
 
-def evaluate(method: str, cell: Cell, index: int, samples: int) -> Result:
+def evaluate(draw: Method, cell: Cell, index: int, samples: int) -> Result:
     given = problem(cell, index)
     reference, _ = exact(given, samples, 10**6 + index)
     begin = time.perf_counter()
-    drawn, evaluations = METHODS[method](given, samples, index)
+    drawn, evaluations = draw(given, samples, index)
     seconds = time.perf_counter() - begin
     if not bool(torch.isfinite(drawn).all()):
         return Result(math.inf, evaluations.forward / samples, evaluations.backward / samples, seconds)
@@ -171,10 +175,10 @@ def code() -> str:
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
 
 
-def evaluate_cached(method: str, cell: Cell, index: int, samples: int) -> Result:
-    file = CACHE / code() / f"{cell.name}-{method}-{samples}-{index}.json"
+def evaluate_cached(name: str, draw: Method, cell: Cell, index: int, samples: int) -> Result:
+    file = CACHE / code() / f"{cell.name}-{name}-{samples}-{index}.json"
     if not file.is_file():
-        result = evaluate(method, cell, index, samples)
+        result = evaluate(draw, cell, index, samples)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(result.__dict__), "utf-8")
     return Result(**json.loads(file.read_text("utf-8")))
@@ -188,7 +192,10 @@ def interval(values: Sequence[float]) -> str:
     return f"{mean:.2f} ± {1.96 * statistics.stdev(values) / math.sqrt(len(values)):.2f}"
 
 
-def table(results: dict[tuple[str, Cell], list[Result]], variant: str) -> str:
+Results = dict[tuple[str, Cell], list[Result]]
+
+
+def table(results: Results, variant: str) -> str:
     """Methods by cells of one variant."""
     cells = [cell for cell in dict.fromkeys(cell for _, cell in results) if cell.variant == variant]
     header = ("method", *(f"d {cell.dimension}, d_y {cell.measurements}" for cell in cells), "forward", "backward")
@@ -200,6 +207,52 @@ def table(results: dict[tuple[str, Cell], list[Result]], variant: str) -> str:
         ]
         rows.append((method, *(interval([r.distance for r in rs]) for rs in own), *price))
     return markdown(header, rows)
+
+
+def run(methods: Mapping[str, Method], cells: Sequence[Cell], problems: int, samples: int) -> Results:
+    """All methods on all cells; large dimensions get a quarter of the problems."""
+    results: Results = {}
+    for cell in cells:
+        count = problems if cell.dimension < LARGE else max(1, problems // 4)
+        for name, draw in methods.items():
+            rows = [evaluate_cached(name, draw, cell, index, samples) for index in range(count)]
+            results[name, cell] = rows
+            print(f"{cell.name:14}{name:24}{interval([r.distance for r in rows])}", file=sys.stderr, flush=True)
+    return results
+
+
+def write(
+    results: Results, samples: int, title: str, command: str, folder: Path, name: str, ours: Sequence[str]
+) -> None:
+    """The tables as Markdown and CSV, and distances against passes as SVG."""
+    folder.mkdir(parents=True, exist_ok=True)
+    variants = dict.fromkeys(cell.variant for _, cell in results)
+    text = "\n".join(f"## {variant}\n\n{table(results, variant)}" for variant in variants)
+    about = f"`{command}`, {samples} samples, mean over problems and 95 % interval, {provenance()}."
+    (folder / f"{name}.md").write_text(f"# {title}\n\n{about}\n\n{text}", "utf-8")
+    rows = []
+    for (method, cell), parts in results.items():
+        distances = [part.distance for part in parts]
+        spread = statistics.stdev(distances) if len(distances) > 1 and math.isfinite(sum(distances)) else None
+        means = {kind: statistics.mean(getattr(p, kind) for p in parts) for kind in ("forward", "backward", "seconds")}
+        mean = {"sliced_wasserstein": statistics.mean(distances), "deviation": spread}
+        rows.append({"method": method, **asdict(cell), "problems": len(parts), "samples": samples, **mean, **means})
+    write_csv(folder / f"{name}.csv", rows)
+    plots.save([panel(results, variant) for variant in variants], folder / f"{name}.svg", ours)
+
+
+def panel(results: Results, variant: str) -> plots.Panel:
+    """Methods by passes and by their distance, the geometric mean over the cells of one variant."""
+    cells = [cell for cell in dict.fromkeys(cell for _, cell in results) if cell.variant == variant]
+    points, best = [], None
+    for method in dict.fromkeys(method for method, _ in results):
+        own = [row for cell in cells for row in results[method, cell]]
+        distance = statistics.geometric_mean(statistics.mean(r.distance for r in results[method, c]) for c in cells)
+        if method == EXACT:
+            best = distance
+        elif math.isfinite(distance):
+            points.append(plots.Point(method, statistics.mean(r.forward + r.backward for r in own), distance))
+    return plots.Panel(f"{variant}: sliced Wasserstein distance", points, best, logarithmic=True)
 
 
 def main() -> None:
@@ -216,20 +269,10 @@ def main() -> None:
     if options.quick:
         options.problems, options.samples, options.dimensions = 1, 200, [8]
     cells = [Cell(v, d, m) for v in options.variants for d in options.dimensions for m in MEASUREMENTS]
-    results: dict[tuple[str, Cell], list[Result]] = {}
-    for cell in cells:
-        for method in options.methods:
-            rows = [evaluate_cached(method, cell, index, options.samples) for index in range(options.problems)]
-            results[method, cell] = rows
-            print(f"{cell.name:14}{method:12}{interval([r.distance for r in rows])}", file=sys.stderr, flush=True)
-    text = "\n".join(f"## {variant}\n\n{table(results, variant)}" for variant in options.variants)
-    print(text)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "gmm.md").write_text(
-        f"# Mixture benchmark\n\n`python3 run.py benchmark gmm`: {options.problems} problems per cell, "
-        f"{options.samples} samples, {provenance()}.\n\n{text}",
-        "utf-8",
-    )
+    methods = {name: METHODS[name] for name in options.methods}
+    results = run(methods, cells, options.problems, options.samples)
+    command = "python3 run.py benchmark gmm"
+    write(results, options.samples, "Mixtures with exact posteriors", command, out, "gmm", list(OURS))
 
 
 if __name__ == "__main__":

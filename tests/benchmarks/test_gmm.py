@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 
 import pytest
@@ -87,6 +88,9 @@ def test_quick_run_writes_a_table_and_is_resumed(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(gmm, "code", lambda: "same")
     monkeypatch.setattr("sys.argv", ["gmm", "--quick", "--methods", "exact", "fast", "--variants", "apart"])
     gmm.main()
+    assert (tmp_path / "output" / "gmm.svg").is_file()
+    with open(tmp_path / "output" / "gmm.csv", encoding="utf-8", newline="") as file:
+        assert {row["method"] for row in csv.DictReader(file)} == {"exact", "fast"}
     table = (tmp_path / "output" / "gmm.md").read_text("utf-8")
     assert "| fast " in table and "## apart" in table and "commit " in table
     monkeypatch.setitem(gmm.METHODS, "fast", None)
