@@ -5,6 +5,8 @@
     test [PYTEST ARGS]  ruff, format check, mypy and pytest
     benchmark gmm|toy|ablation [OPTIONS]
                         tables against exact answers, into benchmarks/results/; --quick: minutes, into output/
+    benchmark soak [OPTIONS]
+                        200 prompts in one server: does its memory grow?
     setup               only prepare ComfyUI and its Python environment
 
 The first run downloads ComfyUI and PyTorch into .host/ (about 6 GB); later runs reuse them.
@@ -370,7 +372,8 @@ def demo(host: Host, arguments: Sequence[str]) -> int:
 
 
 def benchmark(host: Host, arguments: Sequence[str]) -> int:
-    modules = {"gmm": "benchmarks.gmm", "toy": "benchmarks.inpainting", "ablation": "benchmarks.ablation"}
+    names = {"gmm": "gmm", "toy": "inpainting", "ablation": "ablation", "soak": "soak"}
+    modules = {name: f"benchmarks.{module}" for name, module in names.items()}
     if not arguments or arguments[0] not in modules:
         raise Failure(f"expected `benchmark {'|'.join(modules)}`, found `benchmark {' '.join(arguments)}`.")
     if os.environ.get("COMFYUI_PATH"):

@@ -1,0 +1,224 @@
+"""Many prompts in one server: does its memory grow?
+
+    python3 run.py benchmark soak [--prompts N] [--quick]
+
+Small pictures, every node, several sizes and numbers of fills; between them prompts that fail inside a node, that the
+server refuses, and that are interrupted. After each the memory of the server's process is read. A line is fitted to
+the second half: the first one fills caches. The same prompt at the beginning and at the end gives the same pixels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+from scipy import stats
+
+from benchmarks.report import QUICK, RESULTS, markdown, provenance
+from benchmarks.toy_prior import CHECKPOINT
+from tools.comfy_server import ROOT, ComfyServer, InvalidPrompt, PromptError
+from tools.demo import draw_input
+
+Prompt = dict[str, Any]
+
+MEGABYTE = 1 << 20
+# Growth per prompt, MB, that counts as none: one kept picture of 256 x 256 pixels would be 0.75.
+TOLERANCE = 0.1
+
+
+@dataclass(frozen=True)
+class Sample:
+    """kind of the prompt, seconds that it took, the server's resident memory after it, MB."""
+
+    kind: str
+    seconds: float
+    memory: float
+
+
+@dataclass(frozen=True)
+class Growth:
+    """Of memory over the last half of the prompts, MB per prompt: slope and its 95 % interval (Sen 1968).
+
+    The median of the slopes between all pairs: one cache that fills, once, is no growth.
+    """
+
+    slope: float
+    low: float
+    high: float
+
+    @property
+    def is_none(self) -> bool:
+        return self.low <= TOLERANCE
+
+
+def growth(samples: list[Sample]) -> Growth:
+    memory = [sample.memory for sample in samples]
+    slope, _, low, high = stats.theilslopes(memory[len(memory) // 2 :], alpha=0.95)
+    return Growth(float(slope), float(low), float(high))
+
+
+# Width and height of the pictures, in pixels: some fill the VAE's cells, some do not.
+SIZES = ((128, 128), (64, 64), (72, 40), (50, 61))
+
+
+class Prompts:
+    """Prompts of every kind for one server; the number of a prompt is its seed."""
+
+    def __init__(self, server: ComfyServer, folder: Path) -> None:
+        self.server = server
+        self.base: Prompt = json.loads((ROOT / "workflows" / "inpaint_api.json").read_text("utf-8"))
+        self.base["checkpoint"]["inputs"]["ckpt_name"] = CHECKPOINT.name
+        for name, picture in zip(("picture", "mask"), draw_input(7, "centre"), strict=True):
+            for size in SIZES:
+                picture.resize(size).save(folder / "picture.png")
+                server.upload_image(folder / "picture.png", f"{name}_{SIZES.index(size)}.png")
+        self.kinds: dict[str, Callable[[int], None]] = {
+            "fast": lambda seed: self.run(self.painted(seed, preset="fast", fills=2 + seed % 3)),
+            "balanced": lambda seed: self.run(self.painted(seed, 1, preset="balanced")),
+            "small": lambda seed: self.run(self.painted(seed, 1 + seed // len(self.kinds) % (len(SIZES) - 1))),
+            "wrong size": lambda seed: self.failed(self.painted(seed, 1, mask=2)),
+            "posterior": self.posterior,
+            "baseline": self.baseline,
+            "refused": self.refused,
+            "bad number": lambda seed: self.failed(self.painted(seed, cfg=float("nan"))),
+            "interrupted": self.interrupted,
+            "bad file": self.bad_file,
+        }
+
+    def run(self, prompt: Prompt) -> None:
+        self.server.run(prompt)
+
+    def painted(self, seed: int, picture: int = 0, mask: int | None = None, **inputs: Any) -> Prompt:
+        """The workflow on the pictures of a size, with other inputs of VIPaintInpaint."""
+        prompt = copy.deepcopy(self.base)
+        prompt["picture"]["inputs"]["image"] = f"picture_{picture}.png"
+        prompt["mask"]["inputs"]["image"] = f"mask_{picture if mask is None else mask}.png"
+        prompt["inpaint"]["inputs"].update({"seed": seed, "preset": "fast", "fills": 2, **inputs})
+        return prompt
+
+    def failed(self, prompt: Prompt) -> None:
+        try:
+            self.run(prompt)
+        except PromptError:
+            return
+        raise RuntimeError("soak: expected an error, found a picture")
+
+    def bad_file(self, seed: int) -> None:
+        assert self.server.base is not None
+        (self.server.base / "models" / "vipaint" / f"bad_{seed}.safetensors").write_bytes(bytes(range(seed % 256)))
+        load = {"class_type": "VIPaintLoadPosterior", "inputs": {"file": f"bad_{seed}.safetensors"}}
+        self.failed({"load": load, "keep": self.keep(["load", 0])})
+
+    def refused(self, seed: int) -> None:
+        try:
+            self.server.queue(self.painted(seed, preset="best"))
+        except InvalidPrompt:
+            return
+        raise RuntimeError("soak: expected that the server refuses an unknown preset")
+
+    def interrupted(self, seed: int) -> None:
+        prompt_id = self.server.queue(self.painted(seed, preset="paper-2"))
+        while prompt_id not in self.server.running():
+            time.sleep(0.02)
+        time.sleep(1)
+        self.server.interrupt(prompt_id)
+        try:
+            self.server.wait(prompt_id, timeout=600)
+        except PromptError as error:
+            if error.interrupted:
+                return
+            raise
+        raise RuntimeError("soak: expected an interrupted prompt, found a picture")
+
+    def keep(self, posterior: list[Any]) -> Prompt:
+        return {"class_type": "VIPaintSavePosterior", "inputs": {"posterior": posterior, "filename_prefix": "soak"}}
+
+    def posterior(self, seed: int) -> None:
+        """Paints, saves the posterior, loads one and draws from it."""
+        self.run({**self.painted(seed), "keep": self.keep(["inpaint", 1])})
+        inputs = {"model": ["checkpoint", 0], "positive": ["conditioning", 0], "negative": ["conditioning", 0]}
+        inputs |= {"posterior": ["load", 0], "seed": seed, "cfg": 1.0, "fills": 2, "first_fill": 1}
+        prompt = self.painted(seed)
+        prompt["load"] = {"class_type": "VIPaintLoadPosterior", "inputs": {"file": "soak_00001_.safetensors"}}
+        prompt["inpaint"] = {"class_type": "VIPaintSample", "inputs": inputs}
+        self.run(prompt)
+
+    def baseline(self, seed: int) -> None:
+        prompt = self.painted(seed, **{"method": "ding", "method.steps": 8})
+        del prompt["inpaint"]["inputs"]["preset"]
+        self.run({**prompt, "inpaint": {**prompt["inpaint"], "class_type": "VIPaintBaseline"}})
+
+    def pixels(self) -> dict[str, list[bytes]]:
+        """What the prompt with the seed 0 gives."""
+        return self.server.images(self.server.run(self.painted(0)))
+
+
+def soak(server: ComfyServer, folder: Path, prompts: int) -> list[Sample]:
+    """Runs so many prompts, every kind in turn. Raises RuntimeError where one ends as it should not."""
+    make = Prompts(server, folder)
+    process = psutil.Process(server.pid)
+    before, samples = make.pixels(), []
+    for number in range(1, prompts + 1):
+        kind = list(make.kinds)[number % len(make.kinds)]
+        begin = time.monotonic()
+        make.kinds[kind](number)
+        memory = process.memory_info().rss / MEGABYTE
+        samples.append(Sample(kind, time.monotonic() - begin, memory))
+        print(f"{number:4}  {kind:12} {samples[-1].seconds:6.2f} s {memory:8.1f} MB", file=sys.stderr, flush=True)
+    if make.pixels() != before:
+        raise RuntimeError("soak: expected the pixels of the first prompt after all others, found others")
+    return samples
+
+
+def report(samples: list[Sample]) -> str:
+    """What was run and how memory went."""
+    memory, found = [sample.memory for sample in samples], growth(samples)
+    seconds: dict[str, list[float]] = defaultdict(list)
+    for sample in samples:
+        seconds[sample.kind].append(sample.seconds)
+    rows = [(kind, str(len(values)), f"{sum(values) / len(values):.2f}") for kind, values in seconds.items()]
+    steps = sorted({1, *range(20, len(memory) + 1, 20), len(memory)})
+    course = [(str(step), f"{memory[step - 1]:.0f}") for step in steps]
+    return (
+        f"Growth in the second half: {found.slope:+.3f} MB per prompt, 95 % interval {found.low:+.3f} to "
+        f"{found.high:+.3f}: {'none' if found.is_none else 'too much'}, since {TOLERANCE} MB per prompt are tolerated "
+        f"and noise is what the interval holds.\n\n{markdown(('prompts', 'count', 's'), rows)}\n{markdown(('after prompt', 'MB'), course)}"
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--prompts", type=int, default=200)
+    parser.add_argument("--quick", action="store_true", help="20 prompts, into output/")
+    options = parser.parse_args()
+    prompts = 20 if options.quick else options.prompts
+    if prompts < 6:
+        parser.error("a line needs at least 6 prompts")
+    with tempfile.TemporaryDirectory() as folder, ComfyServer([CHECKPOINT]) as server:
+        samples = soak(server, Path(folder), prompts)
+    text, out = report(samples), QUICK if options.quick else RESULTS
+    print(text)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "soak.md").write_text(
+        f"# One server, many prompts\n\n`python3 run.py benchmark soak`: {prompts} prompts with the toy model, resident "
+        f"memory of the server's process after each, {provenance()}.\n\n{text}",
+        "utf-8",
+    )
+    if not growth(samples).is_none:
+        print("error: the server's memory grows", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
