@@ -87,14 +87,13 @@ def main() -> None:
     )
     methods = {name: gmm.preset_method(preset) for name, preset in presets.items()}
     cells = [gmm.Cell(v, d, m) for v in ("mask", "linear", "apart") for d in dimensions for m in gmm.MEASUREMENTS]
-    exact = gmm.run({gmm.EXACT: gmm.exact, **methods}, cells, options.problems, options.samples)
+    exact = gmm.run({gmm.EXACT: gmm.exact, **methods}, cells, options.problems, options.samples, known={})
     load = lru_cache(maxsize=None)(toy.load)
 
     def distances(name: str) -> dict[str, float]:
         found = {}
         for variant in dict.fromkeys(cell.variant for cell in cells):
-            own = [result for cell in cells if cell.variant == variant for result in exact[name, cell]]
-            found[variant] = statistics.mean(result.distance for result in own)
+            found[variant] = statistics.mean(exact[name, cell].distance for cell in cells if cell.variant == variant)
         return found
 
     rows: list[dict[str, Any]] = [{"part": "", "change": "exact sampler", **distances(gmm.EXACT)}]
@@ -102,7 +101,7 @@ def main() -> None:
         for preset in group:
             row: dict[str, Any] = {"part": part, "change": preset.name, **distances(preset.name)}
             for hole in holes:
-                score, _ = inpainting.run(preset.name, hole, options.pictures, options.fills, load, fresh=False)
+                score = inpainting.run(preset.name, hole, options.pictures, options.fills, load, fresh=False)
                 row |= {f"{hole} both": score.both, f"{hole} TV": (score.tv or 0) - (score.floor or 0)}
                 row |= {"forward": score.forward, "backward": score.backward}
             rows.append(row)

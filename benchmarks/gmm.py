@@ -12,8 +12,9 @@ standard deviation: there A is a mask whose cells are seen with different precis
 has about the unit variance that samplers expect; distances are given in the original scale.
 
 Every number is the sliced Wasserstein-1 distance of a method's samples to as many exact ones (mean
-over problems, 95 % interval); `exact` is the distance of two exact sets. Finished parts are kept in
-.cache/benchmarks/gmm and computed again where the code of the core has changed.
+over problems, 95 % interval); `exact` is the distance of two exact sets. What is finished, as a row of
+gmm.csv or as a part in .cache/benchmarks/gmm, is not computed again; parts are where the code of the
+core has changed, rows with `--fresh`.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ import torch
 from benchmarks import plots
 from benchmarks.host import ROOT
 from benchmarks.mixture import Mixture
-from benchmarks.report import QUICK, RESULTS, markdown, provenance, write_csv
+from benchmarks.report import QUICK, RESULTS, commit, markdown, provenance, read_csv, write_csv
 from vipaint_core import PRESETS, Evaluations, Observation, Preset, fit, sample
 from vipaint_core.baselines import BASELINES, run_baseline
 from vipaint_core.metrics import sliced_wasserstein
@@ -184,15 +185,41 @@ def evaluate_cached(name: str, draw: Method, cell: Cell, index: int, samples: in
     return Result(**json.loads(file.read_text("utf-8")))
 
 
-def interval(values: Sequence[float]) -> str:
-    """Mean and half width of its 95 % interval."""
-    mean = statistics.mean(values)
-    if len(values) < 2 or not math.isfinite(mean):
-        return f"{mean:.2f}"
-    return f"{mean:.2f} ± {1.96 * statistics.stdev(values) / math.sqrt(len(values)):.2f}"
+@dataclass(frozen=True)
+class Summary:
+    """One method over the problems of one cell: means, and the distances' standard deviation."""
+
+    method: str
+    variant: str
+    dimension: int
+    measurements: int
+    problems: int
+    samples: int
+    distance: float
+    deviation: float | None
+    forward: float
+    backward: float
+    seconds: float
+    commit: str
+
+    @property
+    def interval(self) -> str:
+        """Mean and half width of its 95 % interval."""
+        if self.deviation is None:
+            return f"{self.distance:.2f}"
+        return f"{self.distance:.2f} ± {1.96 * self.deviation / math.sqrt(self.problems):.2f}"
 
 
-Results = dict[tuple[str, Cell], list[Result]]
+Results = dict[tuple[str, Cell], Summary]
+
+
+def summarise(method: str, cell: Cell, rows: Sequence[Result], samples: int) -> Summary:
+    means = {name: statistics.mean(getattr(row, name) for row in rows) for name in Result.__annotations__}
+    known = len(rows) > 1 and math.isfinite(means["distance"])
+    deviation = statistics.stdev(row.distance for row in rows) if known else None
+    return Summary(
+        method, **asdict(cell), problems=len(rows), samples=samples, deviation=deviation, **means, commit=commit()
+    )
 
 
 def table(results: Results, variant: str) -> str:
@@ -201,58 +228,52 @@ def table(results: Results, variant: str) -> str:
     header = ("method", *(f"d {cell.dimension}, d_y {cell.measurements}" for cell in cells), "forward", "backward")
     rows = []
     for method in dict.fromkeys(method for method, _ in results):
-        own = [results[method, cell] for cell in cells]
-        price = [
-            f"{statistics.mean(getattr(r, kind) for rs in own for r in rs):.0f}" for kind in ("forward", "backward")
-        ]
-        rows.append((method, *(interval([r.distance for r in rs]) for rs in own), *price))
+        own = [results[method, cell] for cell in cells if (method, cell) in results]
+        price = [f"{statistics.mean(getattr(s, kind) for s in own):.0f}" for kind in ("forward", "backward")]
+        shown = (results[method, cell].interval if (method, cell) in results else "" for cell in cells)
+        rows.append((method, *shown, *price))
     return markdown(header, rows)
-
-
-def run(methods: Mapping[str, Method], cells: Sequence[Cell], problems: int, samples: int) -> Results:
-    """All methods on all cells; large dimensions get a quarter of the problems."""
-    results: Results = {}
-    for cell in cells:
-        count = problems if cell.dimension < LARGE else max(1, problems // 4)
-        for name, draw in methods.items():
-            rows = [evaluate_cached(name, draw, cell, index, samples) for index in range(count)]
-            results[name, cell] = rows
-            print(f"{cell.name:14}{name:24}{interval([r.distance for r in rows])}", file=sys.stderr, flush=True)
-    return results
-
-
-def write(
-    results: Results, samples: int, title: str, command: str, folder: Path, name: str, ours: Sequence[str]
-) -> None:
-    """The tables as Markdown and CSV, and distances against passes as SVG."""
-    folder.mkdir(parents=True, exist_ok=True)
-    variants = dict.fromkeys(cell.variant for _, cell in results)
-    text = "\n".join(f"## {variant}\n\n{table(results, variant)}" for variant in variants)
-    about = f"`{command}`, {samples} samples, mean over problems and 95 % interval, {provenance()}."
-    (folder / f"{name}.md").write_text(f"# {title}\n\n{about}\n\n{text}", "utf-8")
-    rows = []
-    for (method, cell), parts in results.items():
-        distances = [part.distance for part in parts]
-        spread = statistics.stdev(distances) if len(distances) > 1 and math.isfinite(sum(distances)) else None
-        means = {kind: statistics.mean(getattr(p, kind) for p in parts) for kind in ("forward", "backward", "seconds")}
-        mean = {"sliced_wasserstein": statistics.mean(distances), "deviation": spread}
-        rows.append({"method": method, **asdict(cell), "problems": len(parts), "samples": samples, **mean, **means})
-    write_csv(folder / f"{name}.csv", rows)
-    plots.save([panel(results, variant) for variant in variants], folder / f"{name}.svg", ours)
 
 
 def panel(results: Results, variant: str) -> plots.Panel:
     """Methods by passes and by their distance, the geometric mean over the cells of one variant."""
+    methods = list(dict.fromkeys(method for method, _ in results))
     cells = [cell for cell in dict.fromkeys(cell for _, cell in results) if cell.variant == variant]
+    cells = [cell for cell in cells if all((method, cell) in results for method in methods)]
     points, best = [], None
-    for method in dict.fromkeys(method for method, _ in results):
-        own = [row for cell in cells for row in results[method, cell]]
-        distance = statistics.geometric_mean(statistics.mean(r.distance for r in results[method, c]) for c in cells)
+    for method in methods:
+        own = [results[method, cell] for cell in cells]
+        distance = statistics.geometric_mean(s.distance for s in own) if own else math.inf
         if method == EXACT:
             best = distance
         elif math.isfinite(distance):
-            points.append(plots.Point(method, statistics.mean(r.forward + r.backward for r in own), distance))
+            points.append(plots.Point(method, statistics.mean(s.forward + s.backward for s in own), distance))
     return plots.Panel(f"{variant}: sliced Wasserstein distance", points, best, logarithmic=True)
+
+
+def count_of(cell: Cell, problems: int) -> int:
+    """Problems of a cell."""
+    return problems if cell.dimension < LARGE else max(1, problems // 4)
+
+
+def run(methods: Mapping[str, Method], cells: Sequence[Cell], problems: int, samples: int, known: Results) -> Results:
+    """All methods on all cells but where a result is known."""
+    results = dict(known)
+    for cell in cells:
+        count = count_of(cell, problems)
+        for name, draw in methods.items():
+            if (name, cell) not in known:
+                rows = [evaluate_cached(name, draw, cell, index, samples) for index in range(count)]
+                results[name, cell] = summarise(name, cell, rows, samples)
+            print(f"{cell.name:14}{name:24}{results[name, cell].interval}", file=sys.stderr, flush=True)
+    return results
+
+
+def finished(file: Path, problems: int, samples: int) -> Results:
+    """What an earlier run has found with as many problems and samples."""
+    summaries = (Summary(**row) for row in read_csv(file, words=("method", "variant", "commit")))
+    results = {(s.method, Cell(s.variant, s.dimension, s.measurements)): s for s in summaries}
+    return {p: s for p, s in results.items() if (s.problems, s.samples) == (count_of(p[1], problems), samples)}
 
 
 def main() -> None:
@@ -262,17 +283,31 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS)
     parser.add_argument("--dimensions", nargs="+", type=int, default=list(DIMENSIONS))
+    parser.add_argument("--fresh", action="store_true", help="compute the chosen methods again")
     parser.add_argument("--quick", action="store_true", help="one problem, 200 samples, d = 8, into output/")
     parser.add_argument("--out", type=Path, help="folder of the table; default: benchmarks/results")
     options = parser.parse_args()
     out = options.out or (QUICK if options.quick else RESULTS)
     if options.quick:
         options.problems, options.samples, options.dimensions = 1, 200, [8]
-    cells = [Cell(v, d, m) for v in options.variants for d in options.dimensions for m in MEASUREMENTS]
-    methods = {name: METHODS[name] for name in options.methods}
-    results = run(methods, cells, options.problems, options.samples)
-    command = "python3 run.py benchmark gmm"
-    write(results, options.samples, "Mixtures with exact posteriors", command, out, "gmm", list(OURS))
+    wanted = {name: METHODS[name] for name in options.methods}
+    known = finished(out / "gmm.csv", options.problems, options.samples)
+    if options.fresh:
+        known = {place: s for place, s in known.items() if s.method not in wanted}
+    out.mkdir(parents=True, exist_ok=True)
+    every = [Cell(v, d, m) for v in VARIANTS for d in DIMENSIONS for m in MEASUREMENTS]
+    for cell in every:
+        if cell.variant in options.variants and cell.dimension in options.dimensions:
+            known |= run(wanted, [cell], options.problems, options.samples, known)
+            write_csv(out / "gmm.csv", [asdict(summary) for summary in known.values()])
+    places = [(name, cell) for cell in every for name in METHODS]
+    results = {place: known[place] for place in places if place in known}
+    write_csv(out / "gmm.csv", [asdict(summary) for summary in results.values()])
+    variants = list(dict.fromkeys(cell.variant for _, cell in results))
+    text = "\n".join(f"## {variant}\n\n{table(results, variant)}" for variant in variants)
+    about = f"`python3 run.py benchmark gmm`, {options.samples} samples, mean over problems and 95 % interval."
+    (out / "gmm.md").write_text(f"# Mixtures with exact posteriors\n\n{about} {provenance()}.\n\n{text}", "utf-8")
+    plots.save([panel(results, variant) for variant in variants], out / "gmm.svg", list(OURS))
 
 
 if __name__ == "__main__":

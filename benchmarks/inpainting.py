@@ -4,8 +4,8 @@
 
 Everything runs through the host: stock loader, this pack's nodes, the stock KSampler or a sampler
 node of another pack (`--packs`), stock decoder. Slow methods paint fewer pictures. Results go to
-benchmarks/results/; finished parts are kept in .cache/benchmarks and not computed again unless the
-checkpoint, the method's settings or the numbers above change (or `--fresh`).
+benchmarks/results/. What is finished, there or as a part in .cache/benchmarks, is not computed again
+unless the checkpoint, the method's settings or the numbers above change, or with `--fresh`.
 
 What is visible determines the attributes that it shows; hidden attributes are uniform. Measured
 on the decoded fills before anything is pasted back:
@@ -45,7 +45,7 @@ from safetensors.torch import save_file
 
 from benchmarks import host, plots
 from benchmarks.meter import Meter
-from benchmarks.report import QUICK, RESULTS, markdown, provenance, write_csv
+from benchmarks.report import QUICK, RESULTS, commit, markdown, provenance, read_csv, write_csv
 from benchmarks.samplers import EXTERNAL, KSAMPLER, PACK, Task, load_packs, samplers
 from benchmarks.toy_prior import model as toy
 from benchmarks.toy_prior import pictures
@@ -88,6 +88,8 @@ class Score:
     backward: float
     seconds: float
     overhead: float
+    commit: str
+    key: str
 
 
 def held_out(count: int) -> pictures.Attributes:
@@ -184,17 +186,20 @@ def paint_part(method: str, hole: str, first: int, last: int, fills: int, model:
     return Part(latents, meter.rows("plain", "graph"), meter.rows("backward"), seconds, bare)
 
 
+def key(method: str, hole: str, first: int, last: int, fills: int) -> str:
+    """A digest of what decides a result, but the code."""
+    settings = repr(samplers()[method].settings)
+    checkpoint = hashlib.sha256(toy.CHECKPOINT.read_bytes()).hexdigest()
+    return hashlib.sha256(repr((checkpoint, settings, hole, first, last, fills, SEED)).encode()).hexdigest()[:16]
+
+
 def cached_part(
     method: str, hole: str, first: int, last: int, fills: int, load: Callable[[], tuple[Any, Any]], fresh: bool
 ) -> Part:
     """`paint_part`, kept in a file named after what decides it, but the code."""
-    settings = repr(samplers()[method].settings)
-    checkpoint = hashlib.sha256(toy.CHECKPOINT.read_bytes()).hexdigest()
-    key = hashlib.sha256(repr((checkpoint, settings, hole, first, last, fills, SEED)).encode()).hexdigest()[:16]
-    file = CACHE / f"{method.replace(' ', '_')}-{hole}-{first}-{key}.safetensors"
+    file = part_file(method, hole, first, last, fills)
     if not fresh and file.is_file():
-        with safe_open(file, "pt") as stored:
-            return Part(stored.get_tensor("latents"), **json.loads(stored.metadata()["cost"]))
+        return read_part(file)
     part = paint_part(method, hole, first, last, fills, *load())
     cost = {name: value for name, value in vars(part).items() if name != "latents"}
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -202,10 +207,30 @@ def cached_part(
     return part
 
 
-def run(
-    method: str, hole: str, count: int, fills: int, load: Callable[[], tuple[Any, Any]], fresh: bool
-) -> tuple[Score, Image.Image]:
-    """Score of the first `count` held-out pictures and a strip of the first one's fills."""
+def part_file(method: str, hole: str, first: int, last: int, fills: int) -> Path:
+    digest = key(method, hole, first, last, fills)
+    return CACHE / f"{method.replace(' ', '_')}-{hole}-{first}-{digest}.safetensors"
+
+
+def read_part(file: Path) -> Part:
+    with safe_open(file, "pt") as stored:
+        return Part(stored.get_tensor("latents"), **json.loads(stored.metadata()["cost"]))
+
+
+def count_of(method: str, pictures: int) -> int:
+    """Pictures that a method paints."""
+    return min(pictures, FEW.get(method, pictures))
+
+
+def finished(file: Path, count: int, fills: int) -> dict[tuple[str, str], Score]:
+    """Scores by hole and method of an earlier run with the same settings."""
+    scores = (Score(**row) for row in read_csv(file, words=("method", "hole", "commit", "key")))
+    same = (s for s in scores if s.key == key(s.method, s.hole, 0, count_of(s.method, count), fills))
+    return {(s.hole, s.method): s for s in same}
+
+
+def run(method: str, hole: str, count: int, fills: int, load: Callable[[], tuple[Any, Any]], fresh: bool) -> Score:
+    """Score of the first `count` held-out pictures."""
     parts = []
     for first in range(0, count, TOGETHER):
         parts.append(cached_part(method, hole, first, min(first + TOGETHER, count), fills, load, fresh))
@@ -214,7 +239,7 @@ def run(
     with torch.inference_mode():
         painted = torch.cat([toy.decode(load()[1], part.latents) for part in parts])
     seconds = sum(part.seconds for part in parts)
-    score = Score(
+    return Score(
         method,
         hole,
         count,
@@ -224,8 +249,18 @@ def run(
         backward=sum(part.backward for part in parts) / each,
         seconds=seconds / each,
         overhead=seconds / sum(part.bare for part in parts),
+        commit=commit(),
+        key=key(method, hole, 0, count, fills),
     )
-    return score, to_image(torch.cat(list(painted[:fills]), 2))
+
+
+def strip(score: Score, vae: Any) -> Image.Image | None:
+    """The fills of the first picture side by side, if they are still at hand."""
+    file = part_file(score.method, score.hole, 0, min(TOGETHER, score.pictures), score.fills)
+    if not file.is_file():
+        return None
+    with torch.inference_mode():
+        return to_image(torch.cat(list(toy.decode(vae, read_part(file).latents[: score.fills])), 2))
 
 
 def to_image(picture: torch.Tensor) -> Image.Image:
@@ -326,7 +361,7 @@ def sheet(strips: dict[tuple[str, str], Image.Image], shown: int = 8, tile: int 
     """Rows of the first picture: what is visible, then fills; one row per hole and method."""
     original = pictures.render(held_out(1))[0]
     out = Image.new("RGB", ((shown + 1) * tile, len(strips) * tile), "white")
-    for row, ((_, hole), strip) in enumerate(strips.items()):
+    for row, ((hole, _), strip) in enumerate(strips.items()):
         mask = pictures.hole(hole)
         cells = [to_image(torch.where(mask, torch.tensor(0.5), original))]
         size = pictures.SIZE
@@ -353,20 +388,26 @@ def main() -> None:
     methods = options.methods or (QUICK_METHODS if options.quick else METHODS)
     load_packs(options.packs)
     load = lru_cache(maxsize=None)(toy.load)
-    scores, strips = [], {}
+    file = out / "inpainting.csv"
+    found = finished(file, options.pictures, options.fills)
+    if options.fresh:
+        found = {(hole, method): s for (hole, method), s in found.items() if method not in methods}
     for hole in options.holes:
         for method in methods:
-            if hole not in HOLES.get(method, pictures.MASKS):
+            if hole not in HOLES.get(method, pictures.MASKS) or (hole, method) in found:
                 continue
-            count = min(options.pictures, FEW.get(method, options.pictures))
-            score, strips[method, hole] = run(method, hole, count, options.fills, load, options.fresh)
-            scores.append(score)
+            score = run(method, hole, count_of(method, options.pictures), options.fills, load, options.fresh)
+            found[hole, method] = score
             print(
                 f"{hole:8}{method:18} both {score.both:.3f} valid {score.valid:.3f} consistent {score.consistent:.3f} "
                 f"TV {score.tv or 0:.3f} (floor {score.floor or 0:.3f}) {score.seconds:.2f} s",
                 flush=True,
             )
-    out.mkdir(parents=True, exist_ok=True)
+            out.mkdir(parents=True, exist_ok=True)
+            write_csv(file, [asdict(score) for score in found.values()])
+    order = [(hole, method) for hole in pictures.MASKS for method in samplers()]
+    scores = [found[place] for place in order if place in found]
+    write_csv(file, [asdict(score) for score in scores])
     about = (__doc__ or "").split("\n\n", 3)[3].strip()
     text = (
         "# Inpainting against exact answers\n\n"
@@ -374,8 +415,11 @@ def main() -> None:
         f"```\n{about}\n```\n\n{table(scores)}"
     )
     (out / "inpainting.md").write_text(text, "utf-8")
-    write_csv(out / "inpainting.csv", [asdict(score) for score in scores])
-    sheet({key: strip for key, strip in strips.items() if key[0] in SHOWN}).save(out / "inpainting.png", optimize=True)
+    strips = {(s.hole, s.method): strip(s, load()[1]) for s in scores if s.method in SHOWN}
+    if None in strips.values():
+        print("inpainting.png is left as it is: the parts of its rows are not in .cache/benchmarks")
+    else:
+        sheet(strips).save(out / "inpainting.png", optimize=True)
     chart(scores, out / "inpainting.svg")
     if out == RESULTS:
         into_readme("benchmark", summary(scores))
