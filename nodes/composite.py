@@ -67,9 +67,8 @@ def composite(
     # The original's hidden pixels are not shown, not even in the seam: it blends with its visible neighbours.
     base = fill_from_nearest(original, hole)
     ramp = (depth(hole) / (feather + 1)).clamp(max=1)
-    weight = (hole * ramp).movedim(1, -1)
-    mixed = (base * (1 - weight) + fills * weight).clamp(0, 1)
-    return torch.where(hidden.movedim(1, -1), mixed, original)
+    seam = torch.lerp(base, fills, ramp.movedim(1, -1))
+    return torch.lerp(original, seam.clamp(0, 1), hole.movedim(1, -1))
 
 
 def whole(pictures: torch.Tensor) -> Crop:

@@ -115,7 +115,7 @@ def fill_from_elsewhere(filled: torch.Tensor, hole: torch.Tensor) -> list[torch.
 
     How visible cells move with them shows what they owe to the filler: the observation's spill and leak.
     """
-    weight = hole.movedim(1, -1).to(filled)
+    weight = covered(hole).movedim(1, -1).to(filled)
     height, width = filled.shape[1:3]
     pictures = []
     for index in range(FILLERS):
@@ -126,15 +126,23 @@ def fill_from_elsewhere(filled: torch.Tensor, hole: torch.Tensor) -> list[torch.
     return pictures
 
 
-def fill_from_nearest(pixels: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
-    """Pixels (B, H, W, C) with the hole (B, 1, H, W) filled from the nearest visible pixels.
+def covered(hole: torch.Tensor) -> torch.Tensor:
+    """How much of each pixel is covered before encoding, in [0, 1]: all where the hole is 1, nothing up to 0.5.
 
-    No hidden pixel is left; half-hidden ones are mixed. Encoders look beyond their cell: a filler
+    A feathered mask is grey on what is to be kept: a cover would be kept in its place. A blurred mask is
+    light grey on what is to go.
+    """
+    return (2 * hole - 1).clamp(0, 1)
+
+
+def fill_from_nearest(pixels: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
+    """Pixels (B, H, W, C) with the hole (B, 1, H, W) filled from the nearest pixels that are kept.
+
+    No hidden pixel is left; see `covered` for half-hidden ones. Encoders look beyond their cell: a filler
     of another colour would tint the visible cells at the border.
     """
     rows = []
-    for picture, cover in zip(pixels, hole[:, 0], strict=True):
-        weight = cover.to(picture)[..., None]
+    for picture, cover in zip(pixels, covered(hole)[:, 0], strict=True):
         hidden = cover.cpu().numpy() > 0
         if hidden.all():
             near = torch.full_like(picture, 0.5)
@@ -142,5 +150,5 @@ def fill_from_nearest(pixels: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
             index = ndimage.distance_transform_edt(hidden, return_distances=False, return_indices=True)
             line, column = (torch.from_numpy(np.ascontiguousarray(i)).long().to(picture.device) for i in index)
             near = picture[line, column]
-        rows.append(torch.where(weight > 0, picture * (1 - weight) + near * weight, picture))
+        rows.append(torch.lerp(picture, near, cover.to(picture)[..., None]))
     return torch.stack(rows)

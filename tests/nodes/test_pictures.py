@@ -32,6 +32,14 @@ def test_composite_without_feather_and_match_is_the_fill(pack):
     assert torch.equal(out[hidden], fills[hidden])
 
 
+def test_grey_mixes_original_and_fill(pack):
+    """A soft border is a crossfade, whatever is visible further in."""
+    original, fills, mask = torch.rand(1, 37, 31, 3), torch.rand(1, 37, 31, 3), soft_mask()
+    (out,) = pack.composite.VIPaintComposite.execute(fills, original, mask, 0, 0.0).result
+    grey = mask == 0.4
+    torch.testing.assert_close(out[grey], 0.6 * original[grey] + 0.4 * fills[grey])
+
+
 def test_composite_shows_no_hidden_pixel(pack):
     original, fills, mask = torch.rand(1, 37, 31, 3), torch.rand(1, 37, 31, 3), (soft_mask() > 0).float()
     other = torch.where(mask[..., None] > 0, torch.rand_like(original), original)
@@ -109,6 +117,31 @@ def test_hole_is_filled_from_the_nearest_visible_pixel(pack):
     assert torch.equal(filled[:, :, 6:], picture[:, :, 5:6].expand(-1, -1, 6, -1))
     full = pack.observe.fill_from_nearest(picture, torch.ones_like(hole))
     assert torch.equal(full, torch.full_like(picture, 0.5))
+
+
+def test_a_soft_border_is_encoded_as_it_is(pack):
+    picture, hole = torch.rand(1, 10, 12, 3), torch.zeros(1, 1, 10, 12)
+    hole[..., 5:] = torch.tensor([0.2, 0.5, 0.75, 0.9, 1.0, 1.0, 1.0])
+    filled = pack.observe.fill_from_nearest(picture, hole)
+    assert torch.equal(filled[:, :, :7], picture[:, :, :7])
+    torch.testing.assert_close(filled[:, :, 7], (picture[:, :, 6] + picture[:, :, 7]) / 2)
+    assert torch.equal(filled[:, :, 9:], picture[:, :, 6:7].expand(-1, -1, 3, -1))
+    for other in pack.observe.fill_from_elsewhere(filled, hole):
+        assert torch.equal(other[:, :, :7], filled[:, :, :7])
+        assert not (other == filled)[:, :, 9:].all()
+
+
+@pytest.mark.parametrize("feathering", [0, 9])
+def test_the_host_s_padded_picture_is_taken_up_to_its_border(pack, feathering):
+    """Outpainting: the feathered border is the picture's own, and no grey of the padding reaches the encoder."""
+    import nodes
+
+    picture = torch.rand(1, 22, 23, 3) * 0.2
+    padded, mask = nodes.ImagePadForOutpaint().expand_image(picture, 5, 3, 0, 7, feathering)
+    filled = pack.observe.fill_from_nearest(padded, mask[:, None])
+    assert filled.max() < 0.2
+    kept = mask <= 0.5
+    assert kept[:, 6:22, 8:].all() and torch.equal(filled[kept], padded[kept])
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
