@@ -176,16 +176,6 @@ def test_nothing_leaks_into_the_stock_sampler(server: ComfyServer, workflow: Pro
     assert same(before, pictures(server, save(stock, ["ksampler", 0])))
 
 
-def test_errors_name_the_node_and_the_cure(server: ComfyServer, workflow: Prompt) -> None:
-    small = copy.deepcopy(workflow)
-    scale = {"upscale_method": "area", "width": 64, "height": 64, "crop": "disabled"}
-    small["small"] = {"class_type": "ImageScale", "inputs": {"image": ["picture", 0], **scale}}
-    small["inpaint"]["inputs"]["image"] = ["small", 0]
-    with pytest.raises(PromptError, match=r"VIPaintInpaint.*mask.*expected.*found") as caught:
-        server.run(small)
-    assert caught.value.node_id == "inpaint" and caught.value.exception_type == "ValueError"
-
-
 def test_a_prompt_of_which_one_output_is_invalid_is_refused_as_a_whole(server: ComfyServer, workflow: Prompt) -> None:
     broken = copy.deepcopy(workflow)
     broken["more"] = {"class_type": "SaveImage", "inputs": {"images": ["nowhere", 0], "filename_prefix": "more"}}
