@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import importlib
 import logging
 import math
 import time
@@ -16,6 +17,7 @@ from typing import Any, Generic, TypeVar
 
 import comfy.conds
 import comfy.controlnet
+import comfy.model_base
 import comfy.model_management
 import comfy.model_sampling
 import comfy.patcher_extension
@@ -24,6 +26,7 @@ import comfy.utils
 import latent_preview
 import torch
 from comfy.ldm.modules.attention import attention_pytorch
+from torch.overrides import TorchFunctionMode
 
 from ..vipaint_core import VARIANCE_EXPLODING, Coordinate, Progress, rectified_flow
 from ..vipaint_core.denoiser import Denoiser
@@ -37,6 +40,13 @@ Work = Callable[[Denoiser, Coordinate, torch.device], T]
 _REFUSED = ("IMG_TO_IMG", "IMG_TO_IMG_FLOW", "V_PREDICTION_DDPM")
 # The host runs these at z = x0 + sigma * eps, whatever the network inside predicts.
 _EXPLODING = ("EPS", "COSMOS_RFLOW")
+# Image families whose latents have an axis of frames, of which they use one: they share a film's autoencoder.
+_ONE_FRAME = ("QwenImage", "JoyImage", "Krea2", "Anima", "CosmosPredict2", "Kandinsky5Image")
+# Families that the shape of their latents does not give away.
+_FILMS = ("SVD_img2vid",)
+_NO_PICTURES = ("TripoSplat", "RT_DETR_v4", "SAM3", "DepthAnything3")
+# They use the host's own kernels also while `in_training`.
+_WITHOUT_BACKWARD = ("CosmosPredict2", "Anima")
 # Hooks and patches read the schedule of a run to know where they are in it.
 _SCHEDULE_STEPS = 30
 _PREVIEW_SECONDS = 0.1
@@ -60,27 +70,59 @@ def _failures() -> Iterator[None]:
 def family(model: Any) -> str:
     """Name of a model's family, e.g. `SD3 (FLOW)`: posteriors are exchanged within one family only."""
     kind = getattr(getattr(model.model, "model_type", None), "name", "unknown")
-    return f"{type(model.model).__name__} ({kind})"
+    known = model.model.model_config if type(model.model) is comfy.model_base.BaseModel else model.model
+    return f"{type(known).__name__} ({kind})"
+
+
+def _is_one_of(value: Any, module: Any, names: tuple[str, ...]) -> bool:
+    """Whether `value` is of one of the classes; a host may not have all of them."""
+    return any(isinstance(value, getattr(module, name, ())) for name in names)
+
+
+def product(model: Any) -> str:
+    """What a model makes: `pictures`, `films`, `sound` or `no pictures`."""
+    network = model.model
+    if "audio_model" in network.model_config.unet_config:
+        return "sound"
+    dimensions = model.get_model_object("latent_format").latent_dimensions
+    if dimensions == 1 or _is_one_of(network, comfy.model_base, _NO_PICTURES):
+        return "no pictures"
+    one_frame = _is_one_of(network, comfy.model_base, _ONE_FRAME) and not getattr(network, "image_to_video", False)
+    if _is_one_of(network, comfy.model_base, _FILMS) or (dimensions == 3 and not one_frame):
+        return "films"
+    return "pictures"
+
+
+def has_frame(model: Any) -> bool:
+    """Whether the host's latents of single pictures are (B, C, 1, H, W). The core's never have that axis."""
+    return bool(model.get_model_object("latent_format").latent_dimensions == 3)
+
+
+def to_model_scale(model: Any, samples: torch.Tensor) -> torch.Tensor:
+    """The host's latents of pictures, (B, C, H, W) or (B, C, 1, H, W), as the core's (B, C, H, W)."""
+    framed = has_frame(model)
+    if framed and samples.ndim == 4:
+        samples = samples.unsqueeze(2)
+    latents = model.get_model_object("latent_format").process_in(samples)
+    return latents.squeeze(2) if framed else latents
+
+
+def to_host_latent(model: Any, latents: torch.Tensor) -> torch.Tensor:
+    """The inverse of `to_model_scale`, with an axis of frames where the family has one."""
+    return model.get_model_object("latent_format").process_out(latents.unsqueeze(2) if has_frame(model) else latents)
 
 
 def coordinate(model: Any) -> Coordinate:
     """The map between the core's noise levels and a model's. Raises ValueError for unknown families."""
     sampling = model.get_model_object("model_sampling")
-
-    def is_one_of(*names: str) -> bool:
-        classes = (getattr(comfy.model_sampling, name, None) for name in names)
-        return any(isinstance(sampling, found) for found in classes if found is not None)
-
-    if not is_one_of(*_REFUSED):
-        if is_one_of("CONST"):
+    if not _is_one_of(sampling, comfy.model_sampling, _REFUSED):
+        if isinstance(sampling, comfy.model_sampling.CONST):
             return rectified_flow(float(getattr(sampling, "noise_scale", 1.0)))
-        if is_one_of(*_EXPLODING):
+        if _is_one_of(sampling, comfy.model_sampling, _EXPLODING):
             return VARIANCE_EXPLODING
     kinds = [base.__name__ for base in type(sampling).__mro__ if base.__module__ == comfy.model_sampling.__name__]
     raise ValueError(
-        "VIPaint, input `model`: expected a diffusion or rectified-flow image model, found the family "
-        f"{family(model)} with sampling {' / '.join(kinds)}, whose noise levels VIPaint does not know. Use an image "
-        "model such as SD1.5, SDXL, SD3 or Flux."
+        f"the family {family(model)} with sampling {' / '.join(kinds)}, whose noise levels VIPaint does not know"
     )
 
 
@@ -121,7 +163,7 @@ def open_denoiser(
     guider.set_conds(positive, negative)
     guider.set_cfg(cfg)
     runner = _Runner(work, place, gradient)
-    zeros = torch.zeros(shape)
+    zeros = torch.zeros((*shape[:2], 1, *shape[2:]) if has_frame(model) else shape)
     try:
         guider.sample(zeros, zeros, runner, sigmas, disable_pbar=True, seed=seed)
     except Exception:
@@ -154,7 +196,8 @@ class _Runner(comfy.samplers.Sampler, Generic[T]):
     ) -> torch.Tensor:
         self.started = True
         options = {"model_options": extra_args.get("model_options", {}), "seed": extra_args.get("seed")}
-        denoiser = HostDenoiser(model_wrap, options, self.place, self.gradient, torch.is_inference_mode_enabled())
+        ambient, framed = torch.is_inference_mode_enabled(), noise.ndim == 5
+        denoiser = HostDenoiser(model_wrap, options, self.place, self.gradient, ambient, framed)
         with torch.inference_mode(False), torch.no_grad(), contextlib.ExitStack() as stack:
             if self.gradient:
                 stack.enter_context(_differentiable([model_wrap.inner_model, *_loaded_modules(model_wrap)]))
@@ -167,9 +210,15 @@ class HostDenoiser:
     """The core's denoiser: the host's CFG-combined prediction of x0, in the core's coordinate."""
 
     def __init__(
-        self, model_wrap: Any, options: dict[str, Any], place: Coordinate, differentiable: bool, ambient: bool
+        self,
+        model_wrap: Any,
+        options: dict[str, Any],
+        place: Coordinate,
+        differentiable: bool,
+        ambient: bool,
+        framed: bool,
     ) -> None:
-        self._model_wrap, self._options, self._place = model_wrap, options, place
+        self._model_wrap, self._options, self._place, self._framed = model_wrap, options, place, framed
         self._differentiable, self._inside = differentiable, False
         # As the host's own samplers run it, but for what autograd will meet again.
         self._inference = ambient and not differentiable
@@ -185,13 +234,17 @@ class HostDenoiser:
         sigma = (sigma / self._place.noise_scale if self._place.flow else sigma).clone()
         if self._inside:
             with _failures():
-                return self._model_wrap(z, sigma, **self._options)
+                return self._predict(z, sigma)
         if torch.is_grad_enabled():
             raise RuntimeError("VIPaint: a differentiated call belongs inside `denoiser.gradients()`")
         with _failures(), torch.inference_mode(self._inference), torch.no_grad():
-            x0 = self._model_wrap(z, sigma, **self._options)
+            x0 = self._predict(z, sigma)
         # Outside inference mode a clone is an ordinary tensor again.
         return x0.clone()
+
+    def _predict(self, z: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        x0 = self._model_wrap(z.unsqueeze(2) if self._framed else z, sigma, **self._options)
+        return x0.squeeze(2) if self._framed else x0
 
     @contextlib.contextmanager
     def gradients(self) -> Iterator[None]:
@@ -200,12 +253,28 @@ class HostDenoiser:
             raise RuntimeError("VIPaint: the denoiser was opened without gradients")
         # Flux blocks and ControlNet write into tensors that backward still needs. The guard watches
         # every operation: outside this context the network runs at its own speed.
-        with _training(), torch.enable_grad(), torch.autograd.graph.allow_mutation_on_saved_tensors():
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(_training())
+            stack.enter_context(torch.enable_grad())
+            stack.enter_context(torch.autograd.graph.allow_mutation_on_saved_tensors())
+            if _is_one_of(self._model_wrap.inner_model, comfy.model_base, _WITHOUT_BACKWARD):
+                stack.enter_context(_PlainKernels())
             self._inside = True
             try:
                 yield
             finally:
                 self._inside = False
+
+
+class _PlainKernels(TorchFunctionMode):
+    """Calls the reference of each of the host's own kernels, which autograd can follow."""
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if str(getattr(function, "__module__", "")).endswith(".comfy_kitchen"):
+            function = getattr(importlib.import_module("comfy_kitchen.backends.eager"), function.__name__)
+        return function(*args, **(kwargs or {}))
 
 
 def _for_gradients(model: Any) -> Any:
@@ -335,7 +404,7 @@ def reporter(model: Any, calls: int, fit_calls: int) -> Callable[[Progress], Non
     """
     bar = comfy.utils.ProgressBar(max(calls, 1))
     previewer = latent_preview.get_previewer(model.load_device, model.get_model_object("latent_format"))
-    shown = -math.inf
+    framed, shown = has_frame(model), -math.inf
 
     @torch.no_grad()
     def report(progress: Progress) -> None:
@@ -343,7 +412,8 @@ def reporter(model: Any, calls: int, fit_calls: int) -> Callable[[Progress], Non
         value = progress.call + (fit_calls if progress.stage == "sample" else 0)
         preview = None
         if previewer is not None and progress.x0 is not None and time.monotonic() - shown > _PREVIEW_SECONDS:
-            preview = previewer.decode_latent_to_preview_image("JPEG", progress.x0[:1])
+            x0 = progress.x0[:1].unsqueeze(2) if framed else progress.x0[:1]
+            preview = previewer.decode_latent_to_preview_image("JPEG", x0)
             shown = time.monotonic()
         bar.update_absolute(value, max(calls, 1), preview)
 

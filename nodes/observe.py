@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from scipy import ndimage
 
 from ..vipaint_core import Observation, measure_spill
-from . import validation
+from . import bridge, validation
 
 # Encodings that show how visible cells depend on what is in the hole.
 FILLERS = 8
@@ -48,7 +48,7 @@ def observe(
     elif image is not None:
         latent, hole, filled = _encode(node, model, image, mask, vae)
         if leak:
-            elsewhere = [vae.encode(other) for other in fill_from_elsewhere(filled, hole)]
+            elsewhere = [encode(vae, other) for other in fill_from_elsewhere(filled, hole)]
     else:
         raise validation.problem(
             node,
@@ -61,7 +61,7 @@ def observe(
     with torch.inference_mode(False), torch.no_grad():
 
         def ours(given: torch.Tensor) -> torch.Tensor:
-            return model.get_model_object("latent_format").process_in(given.detach().clone().float()).cpu().clone()
+            return bridge.to_model_scale(model, given.detach().clone().float()).cpu().clone()
 
         seen = 1 - latent_hole(hole.detach().clone(), latent.shape[-2:])
         observation = Observation(ours(latent), seen.cpu().clone())
@@ -88,7 +88,14 @@ def _encode(
     validation.check_same_size(node, "mask", hole, pixels)
     pixels, hole = (padded(tensor, int(vae.spacial_compression_encode())) for tensor in (pixels.movedim(-1, 1), hole))
     filled = fill_from_nearest(pixels.movedim(1, -1), hole)
-    return validation.check_latent(node, model, {"samples": vae.encode(filled)}, "vae"), hole, filled
+    return validation.check_latent(node, model, {"samples": encode(vae, filled)}, "vae"), hole, filled
+
+
+def encode(vae: Any, pictures: torch.Tensor) -> torch.Tensor:
+    """Latents of pictures (B, H, W, C). Autoencoders of films would take a batch for the frames of one film."""
+    if getattr(vae, "latent_dim", 2) == 3:
+        return torch.cat([vae.encode(picture[None]) for picture in pictures])
+    return vae.encode(pictures)
 
 
 def padded(tensor: torch.Tensor, cell: int) -> torch.Tensor:

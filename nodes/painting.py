@@ -181,7 +181,7 @@ def draw(
 def latent_of(node: str, model: Any, latents: torch.Tensor) -> dict[str, torch.Tensor]:
     """The host's LATENT of latents in model scale."""
     validation.check_result(node, latents)
-    out = model.get_model_object("latent_format").process_out(latents.float())
+    out = bridge.to_host_latent(model, latents.float())
     device, dtype = comfy.model_management.intermediate_device(), comfy.model_management.intermediate_dtype()
     return {"samples": out.to(device=device, dtype=dtype)}
 

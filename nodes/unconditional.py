@@ -15,7 +15,7 @@ NODE = "VIPaintUnconditional"
 
 # Where families keep the width of their text tokens: keys of the host's detected configuration, else
 # the first layer that reads the tokens.
-CONTEXT_KEYS = ("context_dim", "context_in_dim", "cap_feat_dim", "cond_seq_dim")
+CONTEXT_KEYS = ("context_dim", "context_in_dim", "cap_feat_dim", "cond_seq_dim", "crossattn_emb_channels")
 CONTEXT_LAYERS = ("context_embedder", "txt_in", "cond_seq_linear", "cap_embedder.1", "y_embedder.y_proj.fc1")
 CLIP_TOKENS = 77
 SD3_POOLED = 2048
@@ -30,6 +30,9 @@ def context_width(config: dict[str, Any], network: Any) -> int | None:
     embedder = config.get("context_embedder_config")
     if isinstance(embedder, dict):
         return int(embedder["params"]["in_features"])
+    if "txtlayers" in config:
+        # Krea 2 reads several layers of its text encoder at once.
+        return int(config["txtlayers"] * config["txtdim"])
     for key in CONTEXT_KEYS:
         width = config.get(key)
         if isinstance(width, (list, tuple)) and width:

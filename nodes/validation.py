@@ -93,16 +93,20 @@ def check_model(node: str, model: Any) -> None:
     """An image model of a known family."""
     if not callable(getattr(model, "get_model_object", None)):
         raise problem(node, "model", "a model", type(model).__name__, "Connect a MODEL output.")
-    bridge.coordinate(model)
-    dimensions = model.get_model_object("latent_format").latent_dimensions
-    if dimensions != 2:
+    product = bridge.product(model)
+    if product != "pictures":
         raise problem(
             node,
             "model",
-            "an image model with latents (batch, channels, height, width)",
-            f"the family {bridge.family(model)} with {dimensions}-dimensional latents, as video and audio have them",
-            "Load an image checkpoint such as SD1.5, SDXL, SD3 or Flux.",
+            "a model that makes single pictures",
+            f"the family {bridge.family(model)}, which makes {product}",
+            "Load an image model such as SD1.5, SDXL, SD3 or Flux.",
         )
+    try:
+        bridge.coordinate(model)
+    except ValueError as error:
+        fix = "Load an image model such as SD1.5, SDXL, SD3 or Flux."
+        raise problem(node, "model", "a diffusion or rectified-flow image model", str(error), fix) from error
 
 
 def check_conditioning(node: str, name: str, conditioning: Any) -> None:
@@ -132,14 +136,19 @@ def check_conditioning(node: str, name: str, conditioning: Any) -> None:
 
 
 def check_latent(node: str, model: Any, latent: Any, name: str = "latent_image") -> torch.Tensor:
-    """The samples of a LATENT that suit the model, (B, C, H, W). name: the input that they come from."""
+    """The samples of a LATENT that suit the model, (B, C, H, W) or, with a frame, (B, C, 1, H, W).
+
+    name: the input that they come from.
+    """
     samples = latent.get("samples") if isinstance(latent, dict) else None
-    if not isinstance(samples, torch.Tensor) or samples.is_nested or samples.ndim != 4:
-        found = size(samples) if isinstance(samples, torch.Tensor) and not samples.is_nested else "another structure"
+    known = isinstance(samples, torch.Tensor) and not samples.is_nested
+    single = known and samples.ndim == 5 and samples.shape[2] == 1 and bridge.has_frame(model)
+    if not known or not (samples.ndim == 4 or single):
+        found = size(samples) if known else "another structure"
         raise problem(
             node,
             name,
-            f"an image latent (batch, channels, height, width) for {bridge.family(model)}",
+            f"the latent of single pictures for {bridge.family(model)}",
             f"{found}, as video and audio models use",
             "Encode a picture with the VAE of an image model.",
         )

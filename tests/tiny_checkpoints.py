@@ -1,58 +1,352 @@
-"""Writes tiny checkpoints with random weights that ComfyUI's stock loader accepts.
+"""Tiny models with random weights in the layouts of real families, from the host's own classes.
 
 Needs the host on `sys.path`. The pictures they paint are noise; their gradients are real.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
-TOKENS, CONTEXT, POOLED, CHANNELS = 24, 64, 64, 16
+UNET = "model.diffusion_model."
 
 
-def make_sd3(path: Path, depth: int = 2, seed: int = 0) -> Path:
-    """An SD3-layout MMDiT of the given depth with a TAESD-layout autoencoder, all weights random."""
-    import comfy.ldm.modules.diffusionmodules.mmdit as mmdit
-    import comfy.taesd.taesd as taesd
+@dataclass(frozen=True)
+class Family:
+    """config: class in the host's `supported_models`. network: what the host detects in such a file.
 
-    hidden = 64 * depth
-    with torch.random.fork_rng(devices=[]):
+    extra: tensors outside the network that tell the host more. loads: the host finds these sizes in a file;
+    of other families it knows the published sizes only.
+    """
+
+    config: str
+    network: dict[str, Any]
+    extra: dict[str, torch.Tensor] = field(default_factory=dict)
+    loads: bool = True
+
+
+def _unet(config: str, extra: dict[str, torch.Tensor] | None = None, **changes: Any) -> Family:
+    """A UNet of one level; channels and context are what the host tells the families by."""
+    network = {
+        "image_size": 32,
+        "use_spatial_transformer": True,
+        "legacy": False,
+        "in_channels": 4,
+        "out_channels": 4,
+        "model_channels": 320,
+        "num_res_blocks": [1],
+        "channel_mult": [1],
+        "transformer_depth": [1],
+        "transformer_depth_output": [0, 1],
+        "transformer_depth_middle": -1,
+        "use_linear_in_transformer": False,
+        "adm_in_channels": None,
+        "context_dim": 768,
+        "use_temporal_attention": False,
+        "use_temporal_resblock": False,
+    }
+    return Family(config, {**network, **changes}, extra or {})
+
+
+def _sdxl(**extra: torch.Tensor) -> Family:
+    """KOALA's depths, by which the host knows a relative of SDXL; its widths are free."""
+    return _unet(
+        "KOALA_700M",
+        extra,
+        num_res_blocks=[1, 1, 1],
+        channel_mult=[1, 1, 1],
+        transformer_depth=[0, 2, 5],
+        transformer_depth_output=[0] * 6,
+        transformer_depth_middle=-2,
+        use_linear_in_transformer=True,
+        context_dim=2048,
+        num_classes="sequential",
+        adm_in_channels=2816,
+    )
+
+
+def _flux(config: str, in_channels: int = 16, **changes: Any) -> Family:
+    network = {
+        "image_model": "flux",
+        "in_channels": in_channels,
+        "out_channels": 16,
+        "vec_in_dim": 64,
+        "context_in_dim": 64,
+        "hidden_size": 128,
+        "mlp_ratio": 4.0,
+        "num_heads": 1,
+        "depth": 1,
+        "depth_single_blocks": 1,
+        "axes_dim": [16, 56, 56],
+        "theta": 10000,
+        "patch_size": 2,
+        "qkv_bias": True,
+        "txt_ids_dims": [],
+        "guidance_embed": True,
+    }
+    return Family(config, {**network, **changes})
+
+
+def sd3(depth: int = 2) -> Family:
+    network = {
+        "in_channels": 16,
+        "out_channels": 16,
+        "patch_size": 2,
+        "depth": depth,
+        "input_size": None,
+        "adm_in_channels": 64,
+        "context_embedder_config": {
+            "target": "torch.nn.Linear",
+            "params": {"in_features": 64, "out_features": 64 * depth},
+        },
+        "num_patches": 24**2,
+        "pos_embed_max_size": 24,
+        "pos_embed_scaling_factor": None,
+        "qk_norm": "rms",
+        "x_block_self_attn_layers": [],
+    }
+    return Family("SD3", network)
+
+
+# The host reads v-prediction of SD2 off the spread of a bias; a block of that number is not needed.
+_V_PREDICTION = {f"{UNET}output_blocks.11.1.transformer_blocks.0.norm1.bias": torch.linspace(-1, 1, 320)}
+_CHROMA = {
+    "image_model": "chroma",
+    "in_channels": 64,
+    "out_channels": 64,
+    "in_dim": 64,
+    "out_dim": 128,
+    "hidden_dim": 64,
+    "n_layers": 1,
+    "vec_in_dim": None,
+}
+_RADIANCE = {
+    "image_model": "chroma_radiance",
+    "in_channels": 3,
+    "out_channels": 3,
+    "patch_size": 4,
+    "nerf_hidden_size": 16,
+    "nerf_mlp_ratio": 2,
+    "nerf_depth": 1,
+    "nerf_max_freqs": 4,
+    "nerf_tile_size": 0,
+    "nerf_final_head_type": "conv",
+    "nerf_embedder_dtype": torch.float32,
+    "use_x0": True,
+    "use_sequential_txt_ids": False,
+}
+_LUMINA = {
+    "image_model": "lumina2",
+    "patch_size": 2,
+    "in_channels": 16,
+    "dim": 96,
+    "cap_feat_dim": 64,
+    "n_layers": 1,
+    "n_refiner_layers": 1,
+    "qk_norm": True,
+    "n_heads": 2,
+    "n_kv_heads": 1,
+    "axes_dims": [16, 16, 16],
+    "axes_lens": [64, 64, 64],
+    "multiple_of": 32,
+    "ffn_dim_multiplier": 2.0,
+}
+
+
+def _without_guidance(family: Family) -> dict[str, Any]:
+    return {key: value for key, value in family.network.items() if key != "guidance_embed"}
+
+
+_CHROMA_BASE = _without_guidance(_flux("Chroma"))
+FAMILIES = {
+    "sd15": _unet("SD15"),
+    "sd15-inpaint": _unet("SD15", in_channels=9),
+    "sd2": _unet("SD20", _V_PREDICTION, context_dim=1024, use_linear_in_transformer=True),
+    "sdxl": _sdxl(),
+    "sdxl-zsnr": _sdxl(v_pred=torch.zeros(0), ztsnr=torch.zeros(0)),
+    "playground": _sdxl(edm_mean=torch.zeros(4), edm_std=torch.ones(4)),
+    "sd3": sd3(),
+    "flux": _flux("Flux"),
+    "flux-fill": _flux("FluxInpaint", in_channels=96),
+    "schnell": _flux("FluxSchnell", guidance_embed=False),
+    "krea2": Family(
+        "Krea2",
+        {
+            "image_model": "krea2",
+            "features": 128,
+            "channels": 16,
+            "patch": 2,
+            "layers": 1,
+            "heads": 1,
+            "kvheads": 1,
+            "txtlayers": 2,
+            "txtdim": 40,
+        },
+    ),
+    "chroma": replace(_flux("Chroma"), network={**_CHROMA_BASE, **_CHROMA}, loads=False),
+    "radiance": replace(_flux("ChromaRadiance"), network={**_CHROMA_BASE, **_CHROMA, **_RADIANCE}, loads=False),
+    "lumina2": Family("Lumina2", _LUMINA, loads=False),
+    "z-image": Family(
+        "ZImage",
+        {
+            **_LUMINA,
+            "dim": 256,
+            "axes_dims": [32, 48, 48],
+            "n_kv_heads": 2,
+            "z_image_modulation": True,
+            "time_scale": 1000.0,
+            "pad_tokens_multiple": 32,
+        },
+        loads=False,
+    ),
+    "qwen-image": Family(
+        "QwenImage",
+        {
+            "image_model": "qwen_image",
+            "in_channels": 64,
+            "num_layers": 1,
+            "attention_head_dim": 48,
+            "num_attention_heads": 2,
+            "joint_attention_dim": 64,
+            "axes_dims_rope": (16, 16, 16),
+        },
+        loads=False,
+    ),
+    "cosmos": Family(
+        "CosmosT2IPredict2",
+        {
+            "image_model": "cosmos_predict2",
+            "max_img_h": 64,
+            "max_img_w": 64,
+            "max_frames": 4,
+            "in_channels": 16,
+            "out_channels": 16,
+            "patch_spatial": 2,
+            "patch_temporal": 1,
+            "model_channels": 96,
+            "num_blocks": 1,
+            "num_heads": 2,
+            "crossattn_emb_channels": 64,
+            "pos_emb_cls": "rope3d",
+            "use_adaln_lora": True,
+            "adaln_lora_dim": 16,
+            "rope_enable_fps_modulation": False,
+        },
+        loads=False,
+    ),
+}
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
-        network = mmdit.OpenAISignatureMMDITWrapper(
-            input_size=None,
-            patch_size=2,
-            in_channels=CHANNELS,
-            out_channels=CHANNELS,
-            depth=depth,
-            adm_in_channels=POOLED,
-            context_embedder_config={
-                "target": "torch.nn.Linear",
-                "params": {"in_features": CONTEXT, "out_features": hidden},
-            },
-            num_patches=TOKENS**2,
-            pos_embed_max_size=TOKENS,
-            qk_norm="rms",
-            operations=nn,
-        )
-        network.pos_embed.copy_(torch.from_numpy(mmdit.get_2d_sincos_pos_embed(hidden, TOKENS)).float()[None])
-        for layer in network.modules():
-            # The host leaves these weights uninitialised, as those of its convolutions below.
-            if isinstance(layer, mmdit.RMSNorm) and layer.weight is not None:
-                nn.init.ones_(layer.weight)
-        coders = {"taesd_encoder": taesd.Encoder(CHANNELS), "taesd_decoder": taesd.Decoder(CHANNELS)}
+        yield
+
+
+def randomise(network: nn.Module) -> None:
+    """Weights of variance 1/3 over their inputs, as PyTorch draws them; none is zero, which would hide a gradient."""
+    named = [*network.named_parameters(), *((n, b) for n, b in network.named_buffers() if n.endswith("pos_embed"))]
+    for name, tensor in named:
+        if tensor.ndim > 1:
+            tensor.normal_(std=(3 * tensor[0].numel()) ** -0.5)
+        else:
+            tensor.normal_(mean=float(name.endswith(("weight", "scale", "gamma"))), std=0.1)
+
+
+def build(family: Family, seed: int = 0) -> Any:
+    """The host's model of a family, as its loader makes it but for the weights."""
+    import comfy.supported_models
+
+    config = getattr(comfy.supported_models, family.config)(family.network)
+    config.set_inference_dtype(torch.float32, None)
+    model = config.get_model(family.extra, UNET)
+    with _seeded(seed):
+        randomise(model.diffusion_model)
+    return model
+
+
+def patcher(family: Family, seed: int = 0) -> Any:
+    """A MODEL of a family, also of one whose small files the host would not know."""
+    import comfy.model_patcher
+
+    cpu = torch.device("cpu")
+    return comfy.model_patcher.CoreModelPatcher(build(family, seed), load_device=cpu, offload_device=cpu)
+
+
+def taesd(channels: int, seed: int = 0) -> dict[str, torch.Tensor]:
+    """An autoencoder of 8 x 8 pixels a cell in TAESD's layout, which the host takes for any latent format."""
+    import comfy.taesd.taesd as layout
+
+    coders = {"taesd_encoder": layout.Encoder(channels), "taesd_decoder": layout.Decoder(channels)}
+    tensors = {"vae_scale": torch.tensor(1.0), "vae_shift": torch.tensor(0.0)}
+    with _seeded(seed):
+        for layer in (part for coder in coders.values() for part in coder.modules()):
+            if isinstance(layer, nn.Conv2d):
+                nn.Conv2d.reset_parameters(layer)
+        # Latents of about unit variance, pictures with contrast.
         for coder in coders.values():
-            for layer in coder.modules():
-                if isinstance(layer, nn.Conv2d):
-                    nn.Conv2d.reset_parameters(layer)
-    tensors = {f"model.diffusion_model.{name}": value for name, value in network.state_dict().items()}
+            coder[-1].weight.mul_(30)
     for prefix, coder in coders.items():
-        tensors.update({f"first_stage_model.{prefix}.{name}": value for name, value in coder.state_dict().items()})
-    tensors["first_stage_model.vae_scale"] = torch.tensor(1.0)
-    tensors["first_stage_model.vae_shift"] = torch.tensor(0.0)
+        tensors.update({f"{prefix}.{name}": value for name, value in coder.state_dict().items()})
+    return tensors
+
+
+def wan_vae(seed: int = 0) -> dict[str, torch.Tensor]:
+    """The films' autoencoder that image models with a frame share, narrow."""
+    import comfy.ldm.wan.vae as layout
+
+    narrow = {"dim": 8, "z_dim": 16, "dim_mult": [1, 2, 4, 4], "num_res_blocks": 2}
+    coder = layout.WanVAE(**narrow, attn_scales=[], temperal_downsample=[False, True, True])
+    with _seeded(seed):
+        randomise(coder)
+    return coder.state_dict()
+
+
+def controlnet(family: Family, seed: int = 0) -> Any:
+    """A CONTROL_NET of a family: as the stock loader makes it from a file, SD3's from the same classes."""
+    import comfy.cldm.cldm
+    import comfy.cldm.mmdit
+    import comfy.controlnet
+    import comfy.ldm.flux.controlnet
+    import comfy.ops
+    import comfy.supported_models
+
+    config = getattr(comfy.supported_models, family.config)(family.network).unet_config
+    options = {"operations": comfy.ops.disable_weight_init, "dtype": torch.float32}
+    if "model_channels" in config:
+        network, prefix = comfy.cldm.cldm.ControlNet(hint_channels=3, **config, **options), "control_model."
+    elif config.get("image_model") == "flux":
+        network, prefix = comfy.ldm.flux.controlnet.ControlNetFlux(**config, **options), ""
+    else:
+        network, prefix = comfy.cldm.mmdit.ControlNet(num_blocks=config["depth"], **config, **options), None
+    with _seeded(seed):
+        randomise(network)
+    if prefix is None:
+        cpu = torch.device("cpu")
+        return comfy.controlnet.ControlNet(network, compression_ratio=1, load_device=cpu)
+    # Flux files call the norms' weights scales.
+    tensors = {f"{prefix}{name.replace('_norm.weight', '_norm.scale')}": v for name, v in network.state_dict().items()}
+    return comfy.controlnet.load_controlnet_state_dict(tensors)
+
+
+def make(family: Family, path: Path, seed: int = 0) -> Path:
+    """Writes a checkpoint with an autoencoder that the host's stock loader takes."""
+    if not family.loads:
+        raise ValueError(f"the host knows {family.config} at its published size only: use `patcher`")
+    model = build(family, seed)
+    config = model.model_config
+    tensors = {f"{UNET}{name}": value for name, value in model.diffusion_model.state_dict().items()}
+    latents = config.latent_format
+    coder = wan_vae(seed) if latents.latent_dimensions == 3 else taesd(latents.latent_channels, seed)
+    tensors.update({f"{config.vae_key_prefix[0]}{name}": value for name, value in coder.items()})
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: value.detach().contiguous() for name, value in tensors.items()}, path)
+    save_file({name: value.detach().contiguous() for name, value in {**tensors, **family.extra}.items()}, path)
     return path

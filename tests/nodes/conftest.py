@@ -23,7 +23,7 @@ def tiny(comfyui: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNames
     import comfy.sd
 
     maker = host.load_module("vipaint_tiny_checkpoints", host.ROOT / "tests" / "tiny_checkpoints.py")
-    path = maker.make_sd3(tmp_path_factory.mktemp("checkpoints") / "tiny.safetensors")
+    path = maker.make(maker.FAMILIES["sd3"], tmp_path_factory.mktemp("checkpoints") / "tiny.safetensors")
     with torch.inference_mode():
         model, _, vae, _ = comfy.sd.load_checkpoint_guess_config(str(path), output_clip=False)
     return SimpleNamespace(model=model, vae=vae, path=path)

@@ -1,0 +1,351 @@
+"""Every model family that a tiny network can stand for, through the host's own loaders and nodes."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from benchmarks import host
+
+maker = host.load_module("vipaint_tiny_checkpoints", host.ROOT / "tests" / "tiny_checkpoints.py")
+
+ALL = tuple(maker.FAMILIES)
+UNETS = "sd15", "sd15-inpaint", "sd2", "sdxl", "sdxl-zsnr", "playground"
+WITH_CONTROLNET = "sd15", "sdxl", "sd3", "flux"
+LEVELS, STEP = (0.8, 3.0), 2.0**-8
+
+
+@pytest.fixture(scope="module", params=ALL)
+def family(request, pack, tmp_path_factory):
+    """`name`, `model` and `vae` as the host loads them, in inference mode; `positive` and `negative` prompts."""
+    import comfy.sd
+
+    known = maker.FAMILIES[request.param]
+    with torch.inference_mode():
+        if known.loads:
+            path = maker.make(known, tmp_path_factory.mktemp("families") / f"{request.param}.safetensors")
+            model, _, vae, _ = comfy.sd.load_checkpoint_guess_config(str(path), output_clip=False)
+            path.unlink()
+        else:
+            model, vae = maker.patcher(known), None
+        positive, negative = prompt(pack, model, 3), prompt(pack, model, 4)
+    # Pixel space: a patch has 4 x 4 cells.
+    size = (8, 12) if request.param == "radiance" else (4, 6)
+    yield SimpleNamespace(
+        name=request.param, model=model, vae=vae, positive=positive, negative=negative, cfg=3.0, size=size
+    )
+    import comfy.model_management
+
+    comfy.model_management.unload_all_models()
+
+
+def prompt(pack, model, seed):
+    """A random prompt of the shapes that VIPaintUnconditional finds."""
+    generator = torch.Generator().manual_seed(seed)
+    ((tokens, options),) = pack.unconditional.unconditional(model)
+    options = {key: torch.randn(value.shape, generator=generator) for key, value in options.items()}
+    return [[torch.randn(1, 5, tokens.shape[-1], generator=generator), options]]
+
+
+def shape(case, rows=1):
+    return rows, case.model.get_model_object("latent_format").latent_channels, *case.size
+
+
+def opened(pack, case, work, gradient, rows=1):
+    with torch.inference_mode():
+        return pack.bridge.open_denoiser(
+            case.model,
+            case.positive,
+            case.negative,
+            cfg=case.cfg,
+            shape=shape(case, rows),
+            seed=0,
+            gradient=gradient,
+            work=work,
+        )
+
+
+@contextlib.contextmanager
+def float64(*networks):
+    """The host casts what it gives to a network to the network's precision; the result it rounds to float32."""
+    import comfy.model_management
+
+    def convert(dtype):
+        for network in networks:
+            network.to(dtype).dtype = dtype
+            comfy.model_management.archive_model_dtypes(network)
+
+    # Weights that a LoRA has changed are put back first.
+    comfy.model_management.unload_all_models()
+    with torch.inference_mode():
+        convert(torch.float64)
+    try:
+        yield
+    finally:
+        comfy.model_management.unload_all_models()
+        with torch.inference_mode():
+            convert(torch.float32)
+
+
+def directional_error(pack, case, rows=1):
+    """The bound's derivative along a random direction of its means against a central difference, relative."""
+    core, generator = pack.core, torch.Generator().manual_seed(1)
+
+    def normal(*size):
+        return torch.randn(size, generator=generator, dtype=torch.float64)
+
+    seen = torch.ones(rows, 1, *case.size, dtype=torch.float64)
+    seen[..., case.size[1] // 2 :] = 0
+    observation = core.Observation(normal(*shape(case, rows)), seen)
+    posterior = core.HierarchicalPosterior.initial(observation, LEVELS)
+    noise = [normal(*shape(case, rows)) for _ in LEVELS]
+    direction = normal(*posterior.mu.shape) * torch.tensor(LEVELS).reshape(-1, 1, 1, 1, 1)
+
+    def work(denoiser, _place, _device):
+        counted = core.denoiser.Counted(denoiser, "fit", 0, None)
+
+        def value(mu):
+            return core.objective.negative_bound(counted, replace(posterior, mu=mu), observation, noise).total.sum()
+
+        # Outside of it the host runs kernels that know no float64.
+        with denoiser.gradients():
+            mu = posterior.mu.clone().requires_grad_()
+            (gradient,) = torch.autograd.grad(value(mu), mu)
+            with torch.no_grad():
+                numeric = (value(mu + STEP * direction) - value(mu - STEP * direction)) / (2 * STEP)
+        along = gradient * direction
+        assert gradient[..., case.size[1] // 2 :].abs().amin() > 0, "hidden cells reach the bound through the network"
+        return float((along.sum() - numeric).abs() / along.norm())
+
+    return opened(pack, case, work, gradient=True, rows=rows)
+
+
+def predict(pack, case, gradient, s=1.5):
+    """The first prediction of a denoiser that has just been opened."""
+    u = torch.randn(shape(case), generator=torch.Generator().manual_seed(2))
+
+    def work(denoiser, _place, _device):
+        with denoiser.gradients() if gradient else contextlib.nullcontext(), torch.no_grad():
+            return denoiser(u, torch.tensor([s])).clone()
+
+    return opened(pack, case, work, gradient)
+
+
+def unguided(case):
+    return SimpleNamespace(**{**vars(case), "cfg": 1.0})
+
+
+def with_lora(case):
+    """A LoRA on all attention layers, loaded by the host from the names that its files have."""
+    import comfy.sd
+
+    generator, tensors = torch.Generator().manual_seed(6), {}
+    for name, weight in case.model.model.diffusion_model.named_parameters():
+        if weight.ndim == 2 and name.endswith(".weight") and ("attn" in name or "attention" in name):
+            stem = f"diffusion_model.{name.removesuffix('.weight')}"
+            tensors[f"{stem}.lora_up.weight"] = torch.randn(len(weight), 2, generator=generator) / 8
+            tensors[f"{stem}.lora_down.weight"] = torch.randn(2, weight.shape[1], generator=generator) / 8
+    model, _ = comfy.sd.load_lora_for_models(case.model, None, tensors, 1.0, 0.0)
+    return SimpleNamespace(**{**vars(case), "model": model})
+
+
+def with_area(case):
+    """A second prompt for a third of the picture, strong in the middle of it."""
+    import nodes
+
+    # The node counts in pixels, at 8 a cell.
+    height, third = 8 * case.size[0], 8 * case.size[1] // 3
+    (other,) = nodes.ConditioningSetArea().append(case.negative, third, height, third, 0, 1.0)
+    return SimpleNamespace(**{**vars(case), "positive": [*case.positive, *other]})
+
+
+def with_rescaled_guidance(case):
+    from comfy_extras.nodes_model_advanced import RescaleCFG
+
+    (model,) = RescaleCFG().patch(case.model, 0.7)
+    return SimpleNamespace(**{**vars(case), "model": model})
+
+
+def with_control(case):
+    import nodes
+
+    control = maker.controlnet(maker.FAMILIES[case.name])
+    hint = torch.rand(1, 8 * case.size[0], 8 * case.size[1], 3, generator=torch.Generator().manual_seed(7))
+    if case.name == "sd3":
+        # Its ControlNets read latents.
+        hint = case.vae.encode(hint).movedim(1, -1)
+    apply = nodes.ControlNetApplyAdvanced().apply_controlnet
+    positive, negative = apply(case.positive, case.negative, control, hint, 0.8, 0.0, 1.0)
+    changed = {"positive": positive, "negative": negative, "control": control.control_model}
+    return SimpleNamespace(**{**vars(case), **changed})
+
+
+def with_inpainting(case):
+    """Mask and picture in the channels that inpainting networks have beside the latent."""
+    import nodes
+
+    generator = torch.Generator().manual_seed(8)
+    pixels = torch.rand(1, 8 * case.size[0], 8 * case.size[1], 3, generator=generator)
+    mask = torch.zeros(pixels.shape[:3])
+    mask[..., mask.shape[-1] // 2 :] = 1
+    encode = nodes.InpaintModelConditioning().encode
+    positive, negative, _ = encode(case.positive, case.negative, pixels, case.vae, mask)
+    return SimpleNamespace(**{**vars(case), "positive": positive, "negative": negative})
+
+
+VARIANTS = {
+    "guided": (lambda case: case, ALL),
+    "unguided": (unguided, [name for name in ALL if name not in UNETS]),
+    "lora": (with_lora, ["sd15", *(name for name in ALL if name not in UNETS)]),
+    "area": (with_area, ["sd15", *(name for name in ALL if name not in UNETS)]),
+    "rescaled": (with_rescaled_guidance, ["sd15", "sd2"]),
+    "control": (with_control, WITH_CONTROLNET),
+    "inpainting": (with_inpainting, ["sd15-inpaint", "flux-fill"]),
+}
+CASES = [(name, variant) for name in ALL for variant, (_, names) in VARIANTS.items() if name in names]
+
+
+def networks(case):
+    return [case.model.model.diffusion_model, *([case.control] if hasattr(case, "control") else [])]
+
+
+def sampling_nodes():
+    """Models that the host's nodes for sampling make of others: (family, node, arguments)."""
+    discrete = [("sd15", "ModelSamplingDiscrete", (kind, zsnr)) for kind, zsnr in DISCRETE]
+    edm = [("sd15", "ModelSamplingContinuousEDM", (kind, 120.0, 0.002)) for kind in EDM]
+    rest = [
+        ("sd15", "ModelSamplingContinuousV", ("v_prediction", 500.0, 0.03)),
+        ("sd3", "ModelSamplingSD3", (8.0,)),
+        ("sd3", "ModelSamplingAuraFlow", (1.73,)),
+        ("sd3", "ModelNoiseScale", (7.5,)),
+        ("flux", "ModelSamplingFlux", (1.15, 0.5, 512, 768)),
+    ]
+    return [*discrete, *edm, *rest]
+
+
+DISCRETE = ("eps", True), ("v_prediction", False), ("v_prediction", True), ("lcm", False), ("x0", False)
+EDM = "v_prediction", "edm", "edm_playground_v2.5", "eps", "cosmos_rflow"
+
+
+def resampled(case, node, arguments):
+    import comfy_extras.nodes_model_advanced as advanced
+
+    made = getattr(advanced, node)()
+    (model,) = getattr(made, made.FUNCTION)(case.model, *arguments)
+    return SimpleNamespace(**{**vars(case), "model": model})
+
+
+def check_coordinate(pack, case):
+    """The adapter's map is the host's own way to add noise, and the prediction is the host's own at that point."""
+    import comfy.samplers
+
+    sampling, place = case.model.get_model_object("model_sampling"), pack.bridge.coordinate(case.model)
+    highest = pack.bridge.largest_level(case.model)
+    assert highest == math.inf if place.flow else 10 < highest < 5000
+    x0, noise = (torch.randn(shape(case), generator=torch.Generator().manual_seed(seed)) for seed in (1, 2))
+    for s in (0.05, 1.0, min(highest, 40.0)):
+        u = (x0 + s * noise).double()
+        z, sigma = place.to_host(u, s)
+        time = torch.tensor([float(sigma) / place.noise_scale])
+        torch.testing.assert_close(z.float(), sampling.noise_scaling(time, noise.clone(), x0), rtol=1e-5, atol=1e-5)
+        again, level = place.from_host(z, sigma)
+        torch.testing.assert_close(again, u)
+        assert level == pytest.approx(s, rel=1e-9)
+
+    class Once(comfy.samplers.Sampler):
+        def sample(self, model_wrap, sigmas, extra_args, callback, noise, *args, **kwargs):
+            self.x0 = model_wrap(framed(z.float()), time, **extra_args)
+            return noise
+
+    def framed(latent):
+        return latent.unsqueeze(2) if pack.bridge.has_frame(case.model) else latent
+
+    once, zeros = Once(), framed(torch.zeros(shape(case)))
+    with torch.inference_mode():
+        guider = comfy.samplers.CFGGuider(case.model)
+        guider.set_conds(case.positive, case.negative)
+        guider.set_cfg(case.cfg)
+        guider.sample(zeros, zeros, once, torch.linspace(1, 0, 3), seed=0)
+    ours = opened(pack, case, lambda d, _p, _v: d(u.float(), torch.tensor([s])), gradient=False)
+    torch.testing.assert_close(framed(ours), once.x0.clone(), rtol=1e-4, atol=1e-4)
+
+
+def test_coordinate_is_the_host_s_own(pack, family):
+    check_coordinate(pack, family)
+
+
+@pytest.mark.parametrize(("family", "node", "arguments"), sampling_nodes(), indirect=["family"])
+def test_nodes_that_change_the_sampling(pack, family, node, arguments):
+    with torch.inference_mode():
+        case = resampled(family, node, arguments)
+    check_coordinate(pack, case)
+    with float64(*networks(case)):
+        assert directional_error(pack, case) < 5e-4
+
+
+@pytest.mark.parametrize("kind", ["img_to_img", "img_to_img_flow"])
+@pytest.mark.parametrize("family", ["sd15"], indirect=True)
+def test_networks_without_a_noise_level_are_refused(pack, family, kind):
+    with pytest.raises(ValueError, match=r"N, input `model`.*SD15 \(EPS\).*IMG_TO_IMG"):
+        pack.validation.check_model("N", resampled(family, "ModelSamplingDiscrete", (kind, False)).model)
+
+
+@pytest.mark.parametrize("guided", [True, False])
+@pytest.mark.parametrize("family", ["flux", "schnell"], indirect=True)
+def test_distilled_guidance_reaches_the_network(pack, family, guided):
+    """Flux dev was trained with guidance as an input, schnell without it."""
+    from comfy_extras.nodes_flux import FluxGuidance
+
+    with torch.inference_mode():
+        weak, strong = (
+            SimpleNamespace(
+                **{**vars(family), "positive": FluxGuidance.execute(family.positive, g).result[0], "cfg": 1}
+            )
+            for g in (1.0, 9.0)
+        )
+    moved = (predict(pack, strong, guided) - predict(pack, weak, guided)).abs().max()
+    assert moved > 1e-3 if family.name == "flux" else moved == 0
+
+
+def test_offloaded_and_loaded_again_is_the_same(pack, family):
+    """With an adapter, whose weights the host puts back when it offloads."""
+    import comfy.model_management
+
+    with torch.inference_mode():
+        case = with_lora(family)
+    before, gradient = predict(pack, case, gradient=False), jacobian_column(pack, case)
+    for _ in range(2):
+        comfy.model_management.unload_all_models()
+        assert torch.equal(predict(pack, case, gradient=False), before)
+        assert torch.equal(jacobian_column(pack, case), gradient)
+
+
+def jacobian_column(pack, case):
+    u = torch.randn(shape(case), generator=torch.Generator().manual_seed(2))
+
+    def work(denoiser, _place, _device):
+        with denoiser.gradients():
+            point = u.clone().requires_grad_()
+            return torch.autograd.grad(denoiser(point, torch.tensor([1.5]))[..., 0, 0].sum(), point)[0]
+
+    return opened(pack, case, work, gradient=True)
+
+
+@pytest.mark.parametrize(("family", "variant"), CASES, indirect=["family"])
+def test_gradient_of_the_bound_agrees_with_finite_differences(pack, family, variant):
+    with torch.inference_mode():
+        case = VARIANTS[variant][0](family)
+        before = predict(pack, family, gradient=False)
+        # Adapters count from the first call, with gradients and without.
+        changed = predict(pack, case, gradient=False)
+        torch.testing.assert_close(predict(pack, case, gradient=True), changed, rtol=1e-4, atol=1e-4)
+        assert variant == "guided" or (changed - before).abs().max() > 1e-3
+    # Radiance embeds pixels in float32 whatever its weights are.
+    precise = contextlib.nullcontext() if family.name == "radiance" else float64(*networks(case))
+    with precise:
+        assert directional_error(pack, case) < 5e-4
