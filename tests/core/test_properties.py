@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from vipaint_core import VARIANCE_EXPLODING, Coordinate, rectified_flow
 from vipaint_core.levels import check_levels, clip_levels, refine_levels
-from vipaint_core.operators import Mask
+from vipaint_core.operators import Blur, Compose, Downsample, Mask, Operator
 from vipaint_core.posterior import transition
 
 EPS = torch.finfo(torch.float64).eps
@@ -37,11 +37,33 @@ def masks(draw: st.DrawFn) -> tuple[Mask, torch.Tensor, torch.Tensor]:
     return Mask(seen, spill), x, y
 
 
-@given(masks())
-def test_the_adjoint_is_the_adjoint(case: tuple[Mask, torch.Tensor, torch.Tensor]) -> None:
+@st.composite
+def operators(draw: st.DrawFn) -> tuple[Operator, torch.Tensor]:
+    """Any operator, and a tensor that it takes."""
+    mask, x, _ = draw(masks())
+    seed = draw(st.integers(0, 2**32 - 1))
+    factor = draw(st.integers(1, 4))
+    reduced = Downsample(factor, draw(st.sampled_from(["area", "bicubic"])))
+    reach, breadth = draw(st.integers(0, 3)), draw(st.integers(0, 3))
+    blur = Blur(
+        normal((2 * reach + 1, 2 * breadth + 1), seed), draw(st.sampled_from(["reflect", "replicate", "circular"]))
+    )
+    # Reflected and repeated borders need pictures larger than half the kernel.
+    larger = normal((*x.shape[:2], factor * (4 + x.shape[2]), factor * (4 + x.shape[3])), seed + 1)
+    return draw(
+        st.sampled_from(
+            [(mask, x), (Compose((mask,)), x), (reduced, larger), (blur, larger), (Compose((blur, reduced)), larger)]
+        )
+    )
+
+
+@given(operators(), st.integers(0, 2**32 - 1))
+def test_the_adjoint_is_the_adjoint(case: tuple[Operator, torch.Tensor], seed: int) -> None:
     """<A x, y> = <x, A' y>."""
-    operator, x, y = case
-    image, back = operator.A(x), operator.A_adjoint(y)
+    operator, x = case
+    image = operator.A(x)
+    y = normal(image.shape, seed)
+    back = operator.A_adjoint(y)
     scale = image.norm() * y.norm() + x.norm() * back.norm() + 1e-30
     assert ((image * y).sum() - (x * back).sum()).abs() <= 1e3 * EPS * scale
 
