@@ -42,9 +42,12 @@ _REFUSED = ("IMG_TO_IMG", "IMG_TO_IMG_FLOW", "V_PREDICTION_DDPM")
 _EXPLODING = ("EPS", "COSMOS_RFLOW")
 # Image families whose latents have an axis of frames, of which they use one: they share a film's autoencoder.
 _ONE_FRAME = ("QwenImage", "JoyImage", "Krea2", "Anima", "CosmosPredict2", "Kandinsky5Image")
-# Families that the shape of their latents does not give away.
-_FILMS = ("SVD_img2vid",)
-_NO_PICTURES = ("TripoSplat", "RT_DETR_v4", "SAM3", "DepthAnything3")
+# What families make of which the shape of the latents does not tell it.
+_PRODUCTS = {
+    "films": ("SVD_img2vid",),
+    "sharper copies": ("HunyuanImage21Refiner", "SeedVR2"),
+    "no pictures": ("TripoSplat", "RT_DETR_v4", "SAM3", "DepthAnything3"),
+}
 # They use the host's own kernels also while `in_training`.
 _WITHOUT_BACKWARD = ("CosmosPredict2", "Anima")
 # Hooks and patches read the schedule of a run to know where they are in it.
@@ -80,17 +83,16 @@ def _is_one_of(value: Any, module: Any, names: tuple[str, ...]) -> bool:
 
 
 def product(model: Any) -> str:
-    """What a model makes: `pictures`, `films`, `sound` or `no pictures`."""
+    """What a model makes: `pictures`, `films`, `sharper copies`, `sound` or `no pictures`."""
     network = model.model
+    for what, names in _PRODUCTS.items():
+        if _is_one_of(network, comfy.model_base, names):
+            return what
     if "audio_model" in network.model_config.unet_config:
         return "sound"
     dimensions = model.get_model_object("latent_format").latent_dimensions
-    if dimensions == 1 or _is_one_of(network, comfy.model_base, _NO_PICTURES):
-        return "no pictures"
     one_frame = _is_one_of(network, comfy.model_base, _ONE_FRAME) and not getattr(network, "image_to_video", False)
-    if _is_one_of(network, comfy.model_base, _FILMS) or (dimensions == 3 and not one_frame):
-        return "films"
-    return "pictures"
+    return {1: "no pictures", 2: "pictures", 3: "pictures" if one_frame else "films"}.get(dimensions, "no pictures")
 
 
 def has_frame(model: Any) -> bool:

@@ -125,14 +125,30 @@ def check_conditioning(node: str, name: str, conditioning: Any) -> None:
             check_tensor(node, name, text, "an encoded prompt", "Encode it again with the model's text encoder.")
         if cross is not None and cross.ndim != 3:
             raise problem(node, name, "an encoded prompt (batch, tokens, channels)", size(cross), fix)
-        if cross is not None and len(cross) > 1:
-            raise problem(
-                node,
-                name,
-                "one prompt for all pictures",
-                f"a batch of {len(cross)} prompts",
-                "Paint pictures with different prompts one after the other.",
-            )
+        for what, batch in _batches(cross, settings):
+            if isinstance(batch, torch.Tensor) and len(batch) > 1:
+                raise problem(
+                    node,
+                    name,
+                    f"one of the {what} for all pictures",
+                    f"a batch of {len(batch)} {what}",
+                    "Paint pictures with different conditioning one after the other.",
+                )
+
+
+def _batches(cross: Any, settings: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """What of a conditioning the host would deal out to rows, by name."""
+    yield "prompts", cross
+    yield "pooled prompts", settings.get("pooled_output")
+    yield "inpainting pictures", settings.get("concat_latent_image")
+    for what, key in (("masks", "mask"), ("inpainting masks", "concat_mask")):
+        mask = settings.get(key)
+        if isinstance(mask, torch.Tensor) and mask.ndim > 2:
+            yield what, mask
+    control = settings.get("control")
+    while control is not None:
+        yield "control pictures", getattr(control, "cond_hint_original", None)
+        control = getattr(control, "previous_controlnet", None)
 
 
 def check_latent(node: str, model: Any, latent: Any, name: str = "latent_image") -> torch.Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -293,6 +294,101 @@ def test_nodes_that_change_the_sampling(pack, family, node, arguments):
 def test_networks_without_a_noise_level_are_refused(pack, family, kind):
     with pytest.raises(ValueError, match=r"N, input `model`.*SD15 \(EPS\).*IMG_TO_IMG"):
         pack.validation.check_model("N", resampled(family, "ModelSamplingDiscrete", (kind, False)).model)
+
+
+OTHER_PRODUCTS = {
+    "films": "GenmoMochi LTXV LTXAV MiniMaxH3 HunyuanVideo HunyuanVideoI2V HunyuanVideoSkyreelsI2V HunyuanVideo15 "
+    "HunyuanVideo15_SR_Distilled CosmosT2V CosmosI2V CosmosI2VPredict2 WAN21_T2V WAN21_CausalAR_T2V WAN21_I2V "
+    "WAN21_FunControl2V WAN21_Vace WAN21_Camera WAN21_HuMo WAN21_FlowRVS WAN21_SCAIL WAN21_SCAIL2 WAN22_T2V "
+    "WAN22_Camera WAN22_S2V WAN22_Animate WAN22_WanDancer Kandinsky5 CogVideoX_T2V CogVideoX_I2V CogVideoX_Inpaint "
+    "SVD_img2vid SV3D_u SV3D_p",
+    "sharper copies": "HunyuanImage21Refiner SeedVR2",
+    "sound": "ACEStep ACEStep15",
+    "no pictures": "Hunyuan3Dv2 Hunyuan3Dv2mini Hunyuan3Dv2_1 TripoSplat RT_DETR_v4 SAM3 SAM31 DepthAnything3",
+}
+# The host cannot make them without their weights.
+UNKNOWN = "Stable_Zero123", "StableAudio", "StableAudio3", "Flux2"
+
+
+def known_families():
+    import comfy.supported_models
+
+    return [known.__name__ for known in comfy.supported_models.models if known.__name__ not in UNKNOWN]
+
+
+def without_network(config):
+    import comfy.supported_models
+
+    known = getattr(comfy.supported_models, config).unet_config
+    network = {"in_channels": 4, **known, "disable_unet_model_creation": True}
+    return maker.patcher(maker.Family(config, network))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_models_that_make_no_single_pictures_are_refused_by_name(pack, comfyui):
+    """Every family that the host knows is either painted with or refused for what it makes."""
+    expected = {name: product for product, names in OTHER_PRODUCTS.items() for name in names.split()}
+    assert expected.keys() <= set(known_families())
+    for name in known_families():
+        model = without_network(name)
+        assert pack.bridge.product(model) == expected.get(name, "pictures"), name
+        if name in expected:
+            family = re.escape(pack.bridge.family(model))
+            with pytest.raises(ValueError, match=rf"N, input `model`.*{family}, which makes {expected[name]}"):
+                pack.validation.check_model("N", model)
+        elif name != "LotusD":
+            pack.validation.check_model("N", model)
+    with pytest.raises(ValueError, match=r"N, input `model`.*Lotus \(IMG_TO_IMG\)"):
+        pack.validation.check_model("N", without_network("LotusD"))
+
+
+def test_a_loaded_film_model_is_refused(pack, tmp_path):
+    import comfy.sd
+
+    path = maker.make(maker.WAN, tmp_path / "wan.safetensors")
+    with torch.inference_mode():
+        model = comfy.sd.load_diffusion_model(str(path))
+        empty = [[torch.zeros(1, 1, 8), {}]]
+        inputs = {"model": model, "positive": empty, "negative": empty, "seed": 0, "cfg": 1.0, "fills": 1}
+        for node, more in (
+            (pack.inpaint.VIPaintInpaint, {**inputs, "preset": "fast"}),
+            (pack.baseline.VIPaintBaseline, {**inputs, "method": {"method": "ding"}}),
+            (pack.unconditional.VIPaintUnconditional, {"model": model}),
+        ):
+            with pytest.raises(ValueError, match=r"WAN21 \(FLOW\), which makes films"):
+                node.execute(**more)
+
+
+@pytest.mark.parametrize("family", ["sd15-inpaint"], indirect=True)
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"pooled_output": torch.zeros(2, 8)}, "pooled prompts"),
+        ({"mask": torch.ones(3, 8, 8)}, "masks"),
+        ({"concat_mask": torch.ones(2, 1, 8, 8)}, "inpainting masks"),
+        ({"concat_latent_image": torch.zeros(2, 4, 8, 8)}, "inpainting pictures"),
+    ],
+)
+def test_conditioning_that_differs_by_row_is_refused(pack, family, change, what):
+    """The host would deal the rows out to fills of one picture."""
+    tokens, options = family.positive[0]
+    pack.validation.check_conditioning("N", "positive", family.positive)
+    with pytest.raises(ValueError, match=rf"N, input `positive`.*one of the {what}.*a batch of [23] {what}"):
+        pack.validation.check_conditioning("N", "positive", [[tokens, {**options, **change}]])
+
+
+@pytest.mark.parametrize("family", ["sd15"], indirect=True)
+def test_control_pictures_that_differ_by_row_are_refused(pack, family):
+    """Also of a ControlNet below another."""
+    import nodes
+
+    apply, control = nodes.ControlNetApplyAdvanced().apply_controlnet, maker.controlnet(maker.FAMILIES["sd15"])
+    positive, negative = family.positive, family.negative
+    for pictures in (2, 1):
+        hint = torch.rand(pictures, 32, 48, 3)
+        positive, negative = apply(positive, negative, control, hint, 1.0, 0.0, 1.0)
+        with pytest.raises(ValueError, match="a batch of 2 control pictures"):
+            pack.validation.check_conditioning("N", "positive", positive)
 
 
 @pytest.mark.parametrize("guided", [True, False])
