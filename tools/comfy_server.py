@@ -330,6 +330,10 @@ class ComfyServer:
         body = json.dumps({} if prompt_id is None else {"prompt_id": prompt_id}).encode()
         self._post("/interrupt", body, "application/json")
 
+    def free(self) -> None:
+        """Offloads all models before the server takes the prompt after the next at the latest."""
+        self._post("/free", json.dumps({"unload_models": True}).encode(), "application/json")
+
     def running(self) -> list[str]:
         """Ids of the prompts being executed."""
         return [str(item[1]) for item in self._get("/queue")["queue_running"]]
