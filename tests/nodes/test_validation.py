@@ -5,6 +5,7 @@ After each, the same process still paints as it did before.
 
 from __future__ import annotations
 
+import gc
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -43,6 +44,7 @@ def work(pack, tiny, tmp_path_factory) -> Iterator[SimpleNamespace]:
         presets = pack.core.PRESETS
         patch.setitem(presets, "fast", replace(presets["fast"], levels=(1.0, 30.0), refine_steps=2))
         balanced = replace(presets["balanced"], refine_steps=2, rounds=1, solver_steps=1)
+        patch.setitem(presets, "paper-2", replace(presets["paper-2"], steps=2, draws=2, refine_steps=2))
         patch.setitem(presets, "balanced", balanced)
         usual: dict[str, dict[str, Any]] = {"VIPaintUnconditional": {"model": tiny.model}}
 
@@ -722,6 +724,20 @@ MAPS: list[Row] = [
     ("latent", U, lambda work: {"images": work.latent}, "images; dict"),
 ]
 
+# What other nodes leave on the GPU.
+DEVICES: list[Row] = [
+    ("image", P, given("image", lambda t: t.cuda()), AS_USUAL),
+    ("mask", P, given("mask", lambda t: t.cuda()), AS_USUAL),
+    ("latent", P, latent(lambda t: t.cuda()), same_as(latent())),
+    ("latent-mask", P, lambda work: latent(noise_mask=work.mask[:, None].cuda())(work), same_as(latent())),
+    ("prompt", P, prompted(lambda t, s: [[t.cuda(), s]]), AS_USUAL),
+    ("posterior", S, posterior(lambda work, f: f.to("cuda")), AS_USUAL),
+    ("image", X, given("image", lambda t: t.cuda()), cut_of(16, 16)),
+    ("fills", C, given("fills", lambda t: t.cuda()), numbers(0, 1)),
+    ("original", C, lambda work: {"original": work.image.cuda()}, AS_USUAL),
+    ("images", U, lambda work: {"images": work.fills.cuda()}, numbers(0, 1)),
+]
+
 TABLE = {
     "image": IMAGES,
     "mask": MASKS,
@@ -735,6 +751,7 @@ TABLE = {
     "composite": COMPOSITES,
     "map": MAPS,
     "crop": CROPS,
+    **({"device": DEVICES} if torch.cuda.is_available() else {}),
 }
 ROWS = [
     pytest.param(*row[1:], id=f"{topic}-{row[0]}-{row[1].removeprefix('VIPaint')}")
@@ -758,38 +775,66 @@ def test_odd_inputs(work, node: str, changes: Changes, expected: str | Check) ->
     assert torch.equal(work.run("VIPaintInpaint")[0]["samples"], work.before)
 
 
-def interrupted(_given: Any) -> torch.Tensor:
+def interrupt() -> None:
     import comfy.model_management
 
     comfy.model_management.interrupt_current_processing()
     comfy.model_management.throw_exception_if_processing_interrupted()
-    raise AssertionError("the host did not stop")
 
 
-def out_of_memory(_given: Any) -> torch.Tensor:
+def run_out_of_memory() -> None:
     raise torch.OutOfMemoryError("no memory is left")
 
 
-@pytest.mark.parametrize("preset", ["fast", "balanced"])
-@pytest.mark.parametrize("event", [interrupted, out_of_memory])
-def test_the_host_s_own_events_reach_it(work, event: Callable[[Any], torch.Tensor], preset: str) -> None:
-    """It frees memory, or says that the prompt was stopped, only where it sees them as they are."""
-    import comfy.model_management as management
+def paint_until(work: Any, preset: str, event: Callable[[], None]) -> None:
+    """Paints; the event comes with the network's second call and reaches the host as it is."""
+    from comfy.model_management import InterruptProcessingException
 
-    own = {interrupted: management.InterruptProcessingException, out_of_memory: torch.OutOfMemoryError}[event]
-    before = work.run("VIPaintInpaint", preset=preset)[0]["samples"]
     calls = []
 
     def second(given: Any) -> torch.Tensor:
-        calls.append(given)
-        return event(given) if len(calls) == 2 else given["denoised"]
+        calls.append(None)
+        if len(calls) == 2:
+            event()
+        return given["denoised"]
 
-    stopped = work.tiny.model.clone()
-    stopped.set_model_sampler_post_cfg_function(second)
-    with pytest.raises(own):
-        work.run("VIPaintInpaint", preset=preset, model=stopped)
-    assert not management.in_training
+    model = work.tiny.model.clone()
+    model.set_model_sampler_post_cfg_function(second)
+    with pytest.raises(InterruptProcessingException if event is interrupt else torch.OutOfMemoryError):
+        work.run("VIPaintInpaint", preset=preset, model=model)
+
+
+PRESETS = ["fast", "balanced", "paper-2"]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("event", [interrupt, run_out_of_memory])
+def test_the_host_s_own_events_reach_it(work, event: Callable[[], None], preset: str) -> None:
+    """It frees memory, or says that the prompt was stopped, only where it sees them as they are."""
+    import comfy.model_management
+
+    before = work.run("VIPaintInpaint", preset=preset)[0]["samples"]
+    paint_until(work, preset, event)
+    assert not comfy.model_management.in_training
     assert torch.equal(work.run("VIPaintInpaint", preset=preset)[0]["samples"], before)
+
+
+def live_tensors() -> int:
+    gc.collect()
+    return sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_no_tensor_outlives_a_run(work, preset: str) -> None:
+    def runs() -> None:
+        work.run("VIPaintInpaint", preset=preset)
+        paint_until(work, preset, interrupt)
+        paint_until(work, preset, run_out_of_memory)
+
+    runs()
+    before = live_tensors()
+    runs()
+    assert live_tensors() == before
 
 
 def test_every_node_is_in_the_table(pack) -> None:
