@@ -20,7 +20,7 @@ from PIL import Image
 
 from tools import comfy_server
 from tools.comfy_server import ComfyServer, InvalidPrompt, PromptError
-from tools.demo import contact_sheet, draw_input, hidden, load_workflow
+from tools.demo import CANVAS, INNER, SCENES, contact_sheet, draw_input, draw_scene, hidden, load_workflow
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -459,6 +459,22 @@ def test_demo_input_hides_what_the_mask_shows() -> None:
     assert mask.getpixel((100, 60)) == (255, 255, 255) and mask.getpixel((20, 60)) == (0, 0, 0)
 
 
+def test_demo_scenes_hold_the_portrait() -> None:
+    """Outside the hole, what a scene shows is the portrait that it was made of."""
+    portrait, _ = draw_input(3, "right")
+    for scene, (size, place) in {"outpaint": ((96, 101), INNER[:2]), "crop_and_stitch": (CANVAS, (-107, -55))}.items():
+        inputs, shown = draw_scene(scene, 3, "right")
+        assert inputs["picture"].size == size and set(inputs) <= {"picture", "mask"}
+        assert shown.getpixel((0, 0)) == (
+            (128, 128, 128) if scene == "outpaint" else inputs["picture"].getpixel((0, 0))
+        )
+        at = max(0, place[0]), max(0, place[1])
+        assert portrait.getpixel((at[0] + 10, at[1] + 20)) == inputs["picture"].getpixel(
+            (at[0] + 10 - place[0], at[1] + 20 - place[1])
+        )
+    assert draw_scene(SCENES[0], 3, "right")[0]["picture"].tobytes() == portrait.tobytes()
+
+
 def test_contact_sheet_holds_every_tile() -> None:
     colours = [(250, 0, 0), (0, 250, 0), (0, 0, 250), (250, 250, 0), (0, 250, 250)]
     sheet = contact_sheet([(str(i), Image.new("RGB", (32, 16), colour)) for i, colour in enumerate(colours)], 4)
@@ -473,7 +489,7 @@ def test_workflow_must_have_the_agreed_nodes(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"w\.json"):
         load_workflow(file)
     file.write_text('{"checkpoint": {}, "picture": {}}')
-    with pytest.raises(ValueError, match="found no mask, inpaint, save, uncertainty"):
+    with pytest.raises(ValueError, match="found no inpaint, save, uncertainty"):
         load_workflow(file)
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from benchmarks.toy_prior import CHECKPOINT
 from tools.comfy_server import ROOT, ComfyServer, InvalidPrompt, PromptError
-from tools.demo import draw_input
+from tools.demo import PLACE, draw_input, draw_scene
 
 pytestmark = pytest.mark.host
 
@@ -25,17 +25,7 @@ Prompt = dict[str, Any]
 @pytest.fixture(scope="module")
 def workflow(server: ComfyServer, tmp_path_factory: pytest.TempPathFactory) -> Prompt:
     """The shipped workflow on a picture whose right half is hidden, with the preset `fast`."""
-    return upload(server, tmp_path_factory.mktemp("input"))
-
-
-def upload(server: ComfyServer, folder: Path) -> Prompt:
-    prompt: Prompt = json.loads((ROOT / "workflows" / "inpaint_api.json").read_text("utf-8"))
-    for name, picture in zip(("picture", "mask"), draw_input(7, "right"), strict=True):
-        picture.save(folder / f"{name}.png")
-        prompt[name]["inputs"]["image"] = server.upload_image(folder / f"{name}.png")
-    prompt["checkpoint"]["inputs"]["ckpt_name"] = CHECKPOINT.name
-    prompt["inpaint"]["inputs"].update(preset="fast", fills=2)
-    return prompt
+    return shipped(server, tmp_path_factory.mktemp("input"), "inpaint")
 
 
 def changed(prompt: Prompt, node: str, **inputs: Any) -> Prompt:
@@ -96,27 +86,80 @@ def test_a_seed_fixes_the_pixels(server: ComfyServer, workflow: Prompt) -> None:
     assert not same(first, other)
 
 
-def test_a_picture_of_any_size_keeps_its_size_and_place(server: ComfyServer, workflow: Prompt, tmp_path: Path) -> None:
-    """121 x 125 pixels are no multiples of the VAE's cell: what is decoded lies where the picture is, and is cut."""
-    odd = copy.deepcopy(workflow)
-    picture, mask = (picture.crop((0, 0, 121, 125)) for picture in draw_input(7, "right"))
-    for name, cut in (("picture", picture), ("mask", mask)):
-        cut.save(tmp_path / f"odd_{name}.png")
-        odd[name]["inputs"]["image"] = server.upload_image(tmp_path / f"odd_{name}.png")
-    odd["decoded"] = {"class_type": "SaveImage", "inputs": {"images": ["decode", 0], "filename_prefix": "decoded"}}
-    found = server.images(server.run(odd))
-    (fill, _), (decoded, _) = (
-        [np.asarray(Image.open(io.BytesIO(data))).astype(float) for data in found[name]] for name in ("save", "decoded")
-    )
-    original, seen = np.asarray(picture).astype(float), np.asarray(mask)[..., 0] == 0
-    assert fill.shape == original.shape and decoded.shape == (128, 128, 3)
-    assert np.array_equal(fill[seen], original[seen])
+def shipped(server: ComfyServer, folder: Path, scene: str, inputs: dict[str, Image.Image] | None = None) -> Prompt:
+    """A shipped workflow with the pictures of its scene, or others, and the preset `fast`."""
+    prompt: Prompt = json.loads((ROOT / "workflows" / f"{scene}_api.json").read_text("utf-8"))
+    for name, picture in (inputs or draw_scene(scene, 7, "right")[0]).items():
+        picture.save(folder / f"{scene}_{name}.png")
+        prompt[name]["inputs"]["image"] = server.upload_image(folder / f"{scene}_{name}.png")
+    prompt["checkpoint"]["inputs"]["ckpt_name"] = CHECKPOINT.name
+    prompt["inpaint"]["inputs"].update(preset="fast", fills=2)
+    return prompt
+
+
+def saved(server: ComfyServer, prompt: Prompt, **more: list[Any]) -> dict[str, list[np.ndarray]]:
+    """Pixels, as numbers, of what the node `save` and savers of other outputs saved."""
+    for name, images in more.items():
+        prompt[name] = {"class_type": "SaveImage", "inputs": {"images": images, "filename_prefix": name}}
+    found = server.images(server.run(prompt))
+    return {
+        name: [np.asarray(Image.open(io.BytesIO(data))).astype(float) for data in found[name]]
+        for name in ("save", *more)
+    }
+
+
+def assert_in_place(decoded: np.ndarray, original: np.ndarray, top: int, left: int) -> None:
+    """The decoded picture shows the original's pixels at (top, left), and moved by one pixel it does not."""
+    height, width = original.shape[:2]
 
     def distance(down: int, right: int) -> float:
-        moved = np.roll(decoded, (-down, -right), (0, 1))[:120, :60]
-        return float(np.square(moved - original[:120, :60]).mean() ** 0.5)
+        moved = np.roll(decoded, (-top - down, -left - right), (0, 1))[:height, :width]
+        return float(np.square(moved - original).mean() ** 0.5)
 
     assert distance(0, 0) < 5 < min(distance(1, 0), distance(0, 1), distance(-1, 0), distance(0, -1))
+
+
+def test_a_picture_of_any_size_keeps_its_size_and_place(server: ComfyServer, tmp_path: Path) -> None:
+    """121 x 125 pixels are no multiples of the VAE's cell: what is decoded lies where the picture is, and is cut."""
+    picture, mask = (picture.crop((0, 0, 121, 125)) for picture in draw_input(7, "right"))
+    found = saved(
+        server, shipped(server, tmp_path, "inpaint", {"picture": picture, "mask": mask}), decoded=["decode", 0]
+    )
+    original, seen = np.asarray(picture).astype(float), np.asarray(mask)[..., 0] == 0
+    assert found["decoded"][0].shape == (128, 128, 3)
+    assert all(np.array_equal(fill[seen], original[seen]) for fill in found["save"])
+    assert_in_place(found["decoded"][0], original[:, :60], 0, 0)
+
+
+@pytest.mark.parametrize(("right", "bottom"), [(27, 19), (24, 14)])
+def test_outpainting_keeps_the_picture_where_the_host_puts_it(
+    server: ComfyServer, tmp_path: Path, right: int, bottom: int
+) -> None:
+    """On the canvas of 128 x 128 that the workflow asks for, and on one that does not fill the VAE's cells."""
+    prompt = changed(shipped(server, tmp_path, "outpaint"), "pad", right=right, bottom=bottom)
+    found = saved(server, prompt, decoded=["decode", 0])
+    original = np.asarray(draw_scene("outpaint", 7, "right")[0]["picture"]).astype(float)
+    feathering = prompt["pad"]["inputs"]["feathering"]
+    inner = (slice(feathering, -feathering),) * 2
+    for fill in found["save"]:
+        assert fill.shape == (101 + 8 + bottom, 96 + 5 + right, 3)
+        assert np.array_equal(fill[8:109, 5:101][inner], original[inner])
+        assert np.abs(fill - 127).min(-1)[-bottom:].mean() > 3  # nothing is left of the host's grey
+    assert_in_place(found["decoded"][0], original[inner], 8 + feathering, 5 + feathering)
+
+
+def test_a_hole_in_a_large_picture_is_painted_at_the_model_s_size(server: ComfyServer, tmp_path: Path) -> None:
+    inputs = draw_scene("crop_and_stitch", 7, "right")[0]
+    found = saved(server, shipped(server, tmp_path, "crop_and_stitch"), cut=["crop", 0])
+    original, hole = np.asarray(inputs["picture"]).astype(float), np.asarray(inputs["mask"])[..., 0] > 0
+    left, top = PLACE
+    window = slice(top, top + 128), slice(left, left + 128)
+    (cut,) = found["cut"]
+    assert np.array_equal(cut[~hole[window]], original[window][~hole[window]])
+    first, second = found["save"]
+    assert first.shape == original.shape == (260, 300, 3)
+    assert np.array_equal(first[~hole], original[~hole]) and np.array_equal(second[~hole], original[~hole])
+    assert (first != second).any(-1)[hole].mean() > 0.5
 
 
 def test_a_baseline_takes_the_node_s_place(server: ComfyServer, workflow: Prompt) -> None:
@@ -136,7 +179,7 @@ def test_a_posterior_moves_to_another_server(
     fit_inputs = {name: value for name, value in workflow["inpaint"]["inputs"].items() if name != "fills"}
     fit_inputs["preset"] = "balanced"
     with ComfyServer([CHECKPOINT], models_dir=folder) as first:
-        prompt = upload(first, tmp_path_factory.mktemp("first"))
+        prompt = shipped(first, tmp_path_factory.mktemp("first"), "inpaint")
         fit = {"class_type": "VIPaintFit", "inputs": fit_inputs}
         keep = {"class_type": "VIPaintSavePosterior", "inputs": {"posterior": ["fit", 0], "filename_prefix": "moved"}}
         nodes = posterior_prompt(prompt, fit=fit, keep=keep, sample=sample(["fit", 0]))

@@ -1,8 +1,9 @@
 """Inpaints a picture on a real ComfyUI server and shows the fills on one contact sheet.
 
-    python3 run.py demo [--seed N] [--hole right|top|bottom|centre] [--picture FILE --mask FILE] ...
+    python3 run.py demo [--scene inpaint|outpaint|crop_and_stitch] [--seed N] [--hole right|top|bottom|centre]
+                        [--picture FILE --mask FILE] ...
 
-The mask file is white where the picture is to be filled.
+A scene is one of the workflows in workflows/, on a picture of the toy model's. The mask file is white where the picture is to be filled.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import math
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,14 @@ from PIL import Image, ImageDraw
 from benchmarks.toy_prior import CHECKPOINT, pictures
 from tools.comfy_server import ROOT, ComfyServer
 
-WORKFLOW = ROOT / "workflows" / "inpaint_api.json"
-NODES = ("checkpoint", "picture", "mask", "inpaint", "save", "uncertainty")
+SCENES = ("inpaint", "outpaint", "crop_and_stitch")
+NODES = ("checkpoint", "picture", "inpaint", "save", "uncertainty")
+# The part of a portrait that is outpainted to the portrait's size: left, top, right, bottom.
+INNER = (5, 8, 101, 109)
+# Size of the large picture, where the portrait lies in it, and the part of the portrait that is hidden there. It is
+# in the middle: the cut at the model's size is the portrait.
+CANVAS, PLACE, FACE = (300, 260), (107, 55), (32, 28, 96, 100)
+GREY, CANVAS_COLOUR = (128, 128, 128), (214, 208, 196)
 TILE, MARGIN, CAPTION = 256, 8, 16
 
 
@@ -35,14 +43,35 @@ def draw_input(seed: int, hole: str) -> tuple[Image.Image, Image.Image]:
     return Image.fromarray(picture.numpy(), "RGB"), Image.fromarray(mask.numpy(), "L").convert("RGB")
 
 
-def load_workflow(file: Path) -> dict[str, Any]:
+def draw_scene(scene: str, seed: int, hole: str) -> tuple[dict[str, Image.Image], Image.Image]:
+    """What the nodes of a workflow load, by their ids, and the picture with what is to be painted in grey.
+
+    `hole` is the inpainting scene's.
+    """
+    picture, mask = draw_input(seed, hole)
+    if scene == "outpaint":
+        shown = Image.new("RGB", picture.size, GREY)
+        picture = picture.crop(INNER)
+        shown.paste(picture, INNER[:2])
+        return {"picture": picture}, shown
+    if scene == "crop_and_stitch":
+        face = Image.new("RGB", picture.size)
+        face.paste((255, 255, 255), FACE)
+        large, mask = Image.new("RGB", CANVAS, CANVAS_COLOUR), Image.new("RGB", CANVAS)
+        large.paste(picture, PLACE)
+        mask.paste(face, PLACE)
+        picture = large
+    return {"picture": picture, "mask": mask}, hidden(picture, mask)
+
+
+def load_workflow(file: Path, nodes: Sequence[str] = NODES) -> dict[str, Any]:
     """Reads a workflow in API format and checks the node ids that the demo relies on."""
     if not file.is_file():
         raise FileNotFoundError(f"demo: expected a workflow in API format, found no file {file}")
     prompt: dict[str, Any] = json.loads(file.read_text("utf-8"))
-    missing = [name for name in NODES if name not in prompt]
+    missing = [name for name in nodes if name not in prompt]
     if missing:
-        raise ValueError(f"demo: expected the nodes {', '.join(NODES)} in {file.name}, found no {', '.join(missing)}")
+        raise ValueError(f"demo: expected the nodes {', '.join(nodes)} in {file.name}, found no {', '.join(missing)}")
     return prompt
 
 
@@ -65,7 +94,7 @@ def contact_sheet(tiles: list[tuple[str, Image.Image]], columns: int) -> Image.I
 
 def hidden(picture: Image.Image, mask: Image.Image) -> Image.Image:
     """The picture with its hidden part in grey: what the model is given."""
-    grey = Image.new("RGB", picture.size, (128, 128, 128))
+    grey = Image.new("RGB", picture.size, GREY)
     return Image.composite(grey, picture, mask.getchannel("R").resize(picture.size))
 
 
@@ -90,22 +119,25 @@ def run(options: argparse.Namespace) -> Path:
             f"demo: expected the toy checkpoint {CHECKPOINT.relative_to(ROOT)}, found none. "
             "Train it with `python -m benchmarks.toy_prior.train` in the host's environment."
         )
-    prompt = load_workflow(options.workflow)
     if options.picture:
-        picture, mask = Image.open(options.picture).convert("RGB"), Image.open(options.mask).convert("RGB")
+        files = {"picture": options.picture, "mask": options.mask}
+        inputs = {name: Image.open(file).convert("RGB") for name, file in files.items()}
+        shown = hidden(inputs["picture"], inputs["mask"])
     else:
-        picture, mask = draw_input(options.seed, options.hole)
+        inputs, shown = draw_scene(options.scene, options.seed, options.hole)
+    workflow = options.workflow or ROOT / "workflows" / f"{options.scene}_api.json"
+    prompt = load_workflow(workflow, [*NODES, *inputs])
     folder: Path = options.output
     folder.mkdir(parents=True, exist_ok=True)
-    picture.save(folder / "demo_picture.png")
-    mask.save(folder / "demo_mask.png")
+    for name, picture in inputs.items():
+        picture.save(folder / f"demo_{name}.png")
 
     print("starting ComfyUI ...", flush=True)
     with ComfyServer([CHECKPOINT]) as server:
         print(f"ComfyUI answers at {server.url}", flush=True)
         prompt["checkpoint"]["inputs"]["ckpt_name"] = CHECKPOINT.name
-        prompt["picture"]["inputs"]["image"] = server.upload_image(folder / "demo_picture.png")
-        prompt["mask"]["inputs"]["image"] = server.upload_image(folder / "demo_mask.png")
+        for name in inputs:
+            prompt[name]["inputs"]["image"] = server.upload_image(folder / f"demo_{name}.png")
         prompt["inpaint"]["inputs"]["seed"] = options.seed
         if options.fills:
             prompt["inpaint"]["inputs"]["fills"] = options.fills
@@ -115,7 +147,7 @@ def run(options: argparse.Namespace) -> Path:
     absent = [name for name in ("save", "uncertainty") if not found.get(name)]
     if absent:
         raise ValueError(f"demo: expected pictures of the nodes save and uncertainty, found none of {absent}")
-    tiles = [("input", picture), ("mask: grey is filled", hidden(picture, mask))]
+    tiles = [("input", inputs["picture"]), ("grey is painted", shown)]
     for index, data in enumerate(found["save"], 1):
         file = folder / f"demo_fill_{index}.png"
         file.write_bytes(data)
@@ -129,18 +161,23 @@ def run(options: argparse.Namespace) -> Path:
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="run.py demo", description=__doc__.split("\n")[0] if __doc__ else None)
+    parser.add_argument("--scene", choices=SCENES, default=SCENES[0], help="workflow to run")
     parser.add_argument("--seed", type=int, default=7, help="seed of the picture and of the fills")
-    parser.add_argument("--hole", choices=pictures.MASKS, default="right", help="part of the picture to hide")
+    parser.add_argument(
+        "--hole", choices=pictures.MASKS, default="right", help="part of the picture that scene inpaint hides"
+    )
     parser.add_argument("--picture", type=Path, help="a picture of your own, with --mask")
     parser.add_argument("--mask", type=Path, help="its mask, white where the picture is filled")
     parser.add_argument("--fills", type=int, help="number of fills; default: the workflow's")
-    parser.add_argument("--workflow", type=Path, default=WORKFLOW, help="workflow in API format")
+    parser.add_argument("--workflow", type=Path, help="another workflow in API format")
     parser.add_argument("--output", type=Path, default=ROOT / "output", help="folder for the PNGs")
     parser.add_argument("--sheet", type=Path, help="file of the contact sheet; default: demo.png in the output folder")
     parser.add_argument("--timeout", type=float, default=1800.0, help="seconds to wait for the fills")
     options = parser.parse_args(argv)
     if (options.picture is None) != (options.mask is None):
         parser.error("--picture and --mask go together")
+    if options.picture and options.scene == "outpaint":
+        parser.error("--picture: scene outpaint paints around a picture of its own")
     return options
 
 
