@@ -5,6 +5,9 @@
 Small pictures, every node, several sizes and numbers of fills; between them prompts that fail inside a node, that the
 server refuses, and that are interrupted. After each the memory of the server's process is read. A line is fitted to
 the second half: the first one fills caches. The same prompt at the beginning and at the end gives the same pixels.
+
+Stock prompts alone, every tenth interrupted, in a server of their own show what the host keeps of every prompt: its
+history, for one.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ from tools.comfy_server import ROOT, ComfyServer, InvalidPrompt, PromptError
 from tools.demo import draw_input
 
 Prompt = dict[str, Any]
+Kind = tuple[str, Callable[[int], None]]
 
 MEGABYTE = 1 << 20
 # Growth per prompt, MB, that counts as none: one kept picture of 256 x 256 pixels would be 0.75.
@@ -84,18 +88,20 @@ class Prompts:
             for size in SIZES:
                 picture.resize(size).save(folder / "picture.png")
                 server.upload_image(folder / "picture.png", f"{name}_{SIZES.index(size)}.png")
-        self.kinds: dict[str, Callable[[int], None]] = {
-            "fast": lambda seed: self.run(self.painted(seed, preset="fast", fills=2 + seed % 3)),
-            "balanced": lambda seed: self.run(self.painted(seed, 1, preset="balanced")),
-            "small": lambda seed: self.run(self.painted(seed, 1 + seed // len(self.kinds) % (len(SIZES) - 1))),
-            "wrong size": lambda seed: self.failed(self.painted(seed, 1, mask=2)),
-            "posterior": self.posterior,
-            "baseline": self.baseline,
-            "refused": self.refused,
-            "bad number": lambda seed: self.failed(self.painted(seed, cfg=float("nan"))),
-            "interrupted": self.interrupted,
-            "bad file": self.bad_file,
-        }
+        self.kinds: list[Kind] = [
+            ("fast", lambda seed: self.run(self.painted(seed, preset="fast", fills=2 + seed % 3))),
+            ("balanced", lambda seed: self.run(self.painted(seed, 1, preset="balanced"))),
+            ("small", lambda seed: self.run(self.painted(seed, 1 + seed // len(self.kinds) % (len(SIZES) - 1)))),
+            ("wrong size", lambda seed: self.failed(self.painted(seed, 1, mask=2))),
+            ("posterior", self.posterior),
+            ("baseline", self.baseline),
+            ("refused", self.refused),
+            ("bad number", lambda seed: self.failed(self.painted(seed, cfg=float("nan")))),
+            ("interrupted", lambda seed: self.interrupted(self.painted(seed, preset="paper-2"))),
+            ("bad file", self.bad_file),
+        ]
+        self.stock: list[Kind] = [("KSampler", lambda seed: self.run(self.sampled(seed, 2)))] * 9
+        self.stock += [("KSampler, interrupted", lambda seed: self.interrupted(self.sampled(seed, 10_000)))]
 
     def run(self, prompt: Prompt) -> None:
         self.server.run(prompt)
@@ -106,6 +112,17 @@ class Prompts:
         prompt["picture"]["inputs"]["image"] = f"picture_{picture}.png"
         prompt["mask"]["inputs"]["image"] = f"mask_{picture if mask is None else mask}.png"
         prompt["inpaint"]["inputs"].update({"seed": seed, "preset": "fast", "fills": 2, **inputs})
+        return prompt
+
+    def sampled(self, seed: int, steps: int) -> Prompt:
+        """The stock sampler without a picture."""
+        prompt = {name: self.base[name] for name in ("checkpoint", "conditioning", "decode")}
+        inputs = {name: self.base["inpaint"]["inputs"][name] for name in ("model", "positive", "negative", "cfg")}
+        inputs |= {"seed": seed, "steps": steps, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0}
+        size = {"width": 64, "height": 64, "batch_size": 2}
+        prompt["empty"] = {"class_type": "EmptySD3LatentImage", "inputs": size}
+        prompt["inpaint"] = {"class_type": "KSampler", "inputs": {**inputs, "latent_image": ["empty", 0]}}
+        prompt["save"] = {"class_type": "SaveImage", "inputs": {"images": ["decode", 0], "filename_prefix": "stock"}}
         return prompt
 
     def failed(self, prompt: Prompt) -> None:
@@ -128,8 +145,8 @@ class Prompts:
             return
         raise RuntimeError("soak: expected that the server refuses an unknown preset")
 
-    def interrupted(self, seed: int) -> None:
-        prompt_id = self.server.queue(self.painted(seed, preset="paper-2"))
+    def interrupted(self, prompt: Prompt) -> None:
+        prompt_id = self.server.queue(prompt)
         while prompt_id not in self.server.running():
             time.sleep(0.02)
         time.sleep(1)
@@ -165,15 +182,16 @@ class Prompts:
         return self.server.images(self.server.run(self.painted(0)))
 
 
-def soak(server: ComfyServer, folder: Path, prompts: int) -> list[Sample]:
+def soak(server: ComfyServer, folder: Path, prompts: int, stock: bool = False) -> list[Sample]:
     """Runs so many prompts, every kind in turn. Raises RuntimeError where one ends as it should not."""
     make = Prompts(server, folder)
+    kinds = make.stock if stock else make.kinds
     process = psutil.Process(server.pid)
     before, samples = make.pixels(), []
     for number in range(1, prompts + 1):
-        kind = list(make.kinds)[number % len(make.kinds)]
+        kind, run = kinds[number % len(kinds)]
         begin = time.monotonic()
-        make.kinds[kind](number)
+        run(number)
         memory = process.memory_info().rss / MEGABYTE
         samples.append(Sample(kind, time.monotonic() - begin, memory))
         print(f"{number:4}  {kind:12} {samples[-1].seconds:6.2f} s {memory:8.1f} MB", file=sys.stderr, flush=True)
@@ -182,8 +200,12 @@ def soak(server: ComfyServer, folder: Path, prompts: int) -> list[Sample]:
     return samples
 
 
-def report(samples: list[Sample]) -> str:
-    """What was run and how memory went."""
+def described(found: Growth) -> str:
+    return f"{found.slope:+.3f} MB per prompt, 95 % interval {found.low:+.3f} to {found.high:+.3f}"
+
+
+def report(samples: list[Sample], stock: list[Sample]) -> str:
+    """What was run and how memory went, also with stock prompts alone."""
     memory, found = [sample.memory for sample in samples], growth(samples)
     seconds: dict[str, list[float]] = defaultdict(list)
     for sample in samples:
@@ -192,9 +214,9 @@ def report(samples: list[Sample]) -> str:
     steps = sorted({1, *range(20, len(memory) + 1, 20), len(memory)})
     course = [(str(step), f"{memory[step - 1]:.0f}") for step in steps]
     return (
-        f"Growth in the second half: {found.slope:+.3f} MB per prompt, 95 % interval {found.low:+.3f} to "
-        f"{found.high:+.3f}: {'none' if found.is_none else 'too much'}, since {TOLERANCE} MB per prompt are tolerated "
-        f"and noise is what the interval holds.\n\n{markdown(('prompts', 'count', 's'), rows)}\n{markdown(('after prompt', 'MB'), course)}"
+        f"Growth in the second half: {described(found)}: {'none' if found.is_none else 'too much'}, since growth "
+        f"counts where the whole interval lies above {TOLERANCE} MB per prompt. As many stock prompts alone: "
+        f"{described(growth(stock))}.\n\n{markdown(('prompts', 'count', 's'), rows)}\n{markdown(('after prompt', 'MB'), course)}"
     )
 
 
@@ -206,9 +228,12 @@ def main() -> int:
     prompts = 20 if options.quick else options.prompts
     if prompts < 6:
         parser.error("a line needs at least 6 prompts")
-    with tempfile.TemporaryDirectory() as folder, ComfyServer([CHECKPOINT], env=FRUGAL) as server:
-        samples = soak(server, Path(folder), prompts)
-    text, out = report(samples), QUICK if options.quick else RESULTS
+    runs = []
+    for stock in (False, True):
+        with tempfile.TemporaryDirectory() as folder, ComfyServer([CHECKPOINT], env=FRUGAL) as server:
+            runs.append(soak(server, Path(folder), prompts, stock))
+    samples, _ = runs
+    text, out = report(*runs), QUICK if options.quick else RESULTS
     print(text)
     out.mkdir(parents=True, exist_ok=True)
     (out / "soak.md").write_text(
