@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from scipy import ndimage
 
 from . import validation
-from .crop import Crop, CropType, Region, scaled
+from .crop import Crop, CropType, Region, extent, scaled
 from .observe import fill_from_nearest
 from .painting import CATEGORY
 
@@ -69,6 +69,12 @@ def composite(
     ramp = (depth(hole) / (feather + 1)).clamp(max=1)
     seam = torch.lerp(base, fills, ramp.movedim(1, -1))
     return torch.lerp(original, seam.clamp(0, 1), hole.movedim(1, -1))
+
+
+def beside(hidden: torch.Tensor) -> tuple[slice, slice]:
+    """Lines and columns of the hidden pixels, (H, W) bool, and of their visible neighbours: all that a seam needs."""
+    (top, bottom), (left, right) = extent(hidden.any(1)), extent(hidden.any(0))
+    return slice(max(0, top - 1), bottom + 1), slice(max(0, left - 1), right + 1)
 
 
 def whole(pictures: torch.Tensor) -> Crop:
@@ -181,9 +187,10 @@ class VIPaintComposite(io.ComfyNode):
         out = []
         for picture, cover, region, own in zip(pictures, hole, crop.regions, painted.split(each), strict=True):
             full, (lines, columns) = picture.repeat(each, 1, 1, 1), region.inside
-            part = full[:, lines, columns]
+            part, cover = full[:, lines, columns], cover[:, lines, columns]
             found = scaled(own, (region.height, region.width))[:, : part.shape[1], : part.shape[2]]
-            covers = cover[:, lines, columns].expand(each, -1, -1, -1)
-            full[:, lines, columns] = composite(found, part, covers, feather, colour_match)
+            window = (slice(None), *beside(cover[0] > 0))
+            covers = cover[window].expand(each, -1, -1, -1)
+            part[window] = composite(found[window], part[window], covers, feather, colour_match)
             out.append(full)
         return io.NodeOutput(torch.cat(out))

@@ -49,6 +49,12 @@ class Crop:
     size: tuple[int, int]
 
 
+def extent(hidden: torch.Tensor) -> tuple[int, int]:
+    """First and one past the last of the lines or columns, (N,) bool, that are hidden; the middle where none is."""
+    at = hidden.nonzero()
+    return (int(at.min()), int(at.max()) + 1) if len(at) else (len(hidden) // 2, len(hidden) // 2)
+
+
 def region_around(hole: torch.Tensor, size: tuple[int, int], context: float, enlarge: float) -> Region:
     """The part of a picture to work on, around the pixels where `hole` (H, W) is above 0.
 
@@ -58,8 +64,7 @@ def region_around(hole: torch.Tensor, size: tuple[int, int], context: float, enl
     """
     rows = []
     for hidden, pixels, side in zip(((hole > 0).any(1), (hole > 0).any(0)), hole.shape, size, strict=True):
-        at = hidden.nonzero()
-        start, end = (int(at.min()), int(at.max()) + 1) if len(at) else (pixels // 2, pixels // 2)
+        start, end = extent(hidden)
         rows.append((start, end, pixels, side))
 
     def scale(factor: float) -> float:

@@ -144,7 +144,7 @@ def test_the_seam_is_that_of_the_whole_picture(pack):
     lines, columns = crop.regions[0].inside
     run = pack.composite.VIPaintComposite.execute
     (whole,), (cut,) = (
-        run(*a).result for a in ((fill, image, mask, 4, 0.0), (fill[:, lines, columns], image, mask, 4, 0.0, crop))
+        run(*a).result for a in ((fill, image, mask, 4, 1.0), (fill[:, lines, columns], image, mask, 4, 1.0, crop))
     )
     assert torch.equal(whole, cut)
 
