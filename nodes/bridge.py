@@ -41,15 +41,13 @@ _REFUSED = ("IMG_TO_IMG", "IMG_TO_IMG_FLOW", "V_PREDICTION_DDPM")
 # The host runs these at z = x0 + sigma * eps, whatever the network inside predicts.
 _EXPLODING = ("EPS", "COSMOS_RFLOW")
 # Image families whose latents have an axis of frames, of which they use one: they share a film's autoencoder.
-_ONE_FRAME = ("QwenImage", "JoyImage", "Krea2", "Anima", "CosmosPredict2", "Kandinsky5Image")
+_ONE_FRAME = ("QwenImage", "JoyImage", "Krea2", "Anima", "CosmosPredict2")
 # What families make of which the shape of the latents does not tell it.
 _PRODUCTS = {
     "films": ("SVD_img2vid",),
     "sharper copies": ("HunyuanImage21Refiner", "SeedVR2"),
     "no pictures": ("TripoSplat", "RT_DETR_v4", "SAM3", "DepthAnything3"),
 }
-# They use the host's own kernels also while `in_training`.
-_WITHOUT_BACKWARD = ("CosmosPredict2", "Anima")
 # Hooks and patches read the schedule of a run to know where they are in it.
 _SCHEDULE_STEPS = 30
 _PREVIEW_SECONDS = 0.1
@@ -255,12 +253,7 @@ class HostDenoiser:
             raise RuntimeError("VIPaint: the denoiser was opened without gradients")
         # Flux blocks and ControlNet write into tensors that backward still needs. The guard watches
         # every operation: outside this context the network runs at its own speed.
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(_training())
-            stack.enter_context(torch.enable_grad())
-            stack.enter_context(torch.autograd.graph.allow_mutation_on_saved_tensors())
-            if _is_one_of(self._model_wrap.inner_model, comfy.model_base, _WITHOUT_BACKWARD):
-                stack.enter_context(_PlainKernels())
+        with _training(), _PlainKernels(), torch.enable_grad(), torch.autograd.graph.allow_mutation_on_saved_tensors():
             self._inside = True
             try:
                 yield
@@ -269,12 +262,13 @@ class HostDenoiser:
 
 
 class _PlainKernels(TorchFunctionMode):
-    """Calls the reference of each of the host's own kernels, which autograd can follow."""
+    """Where autograd meets one of the host's own kernels, calls its reference: some networks use them in any case."""
 
     def __torch_function__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if str(getattr(function, "__module__", "")).endswith(".comfy_kitchen"):
+        own = str(getattr(function, "__module__", "")).endswith(".comfy_kitchen")
+        if own and any(getattr(value, "requires_grad", False) for value in args):
             function = getattr(importlib.import_module("comfy_kitchen.backends.eager"), function.__name__)
         return function(*args, **(kwargs or {}))
 

@@ -16,13 +16,24 @@ NODE = "VIPaintUnconditional"
 # Where families keep the width of their text tokens: keys of the host's detected configuration, else
 # the first layer that reads the tokens.
 CONTEXT_KEYS = ("context_dim", "context_in_dim", "cap_feat_dim", "cond_seq_dim", "crossattn_emb_channels")
-CONTEXT_LAYERS = ("context_embedder", "txt_in", "cond_seq_linear", "cap_embedder.1", "y_embedder.y_proj.fc1")
+CONTEXT_LAYERS = (
+    "context_embedder",
+    "txt_in",
+    "cond_seq_linear",
+    "cap_embedder.1",
+    "y_embedder.y_proj.fc1",
+    "y_embedder.proj",
+    "text_proj",
+    "text_embeddings.in_layer",
+    "condition_embedder.text_embedder.linear_1",
+)
+POOLED_LAYERS = ("pooled_text_embeddings.in_layer",)
 CLIP_TOKENS = 77
 SD3_POOLED = 2048
 # SDXL's vector is the pooled prompt and embeddings of this many sizes, 256 numbers each.
 SIZE_EMBEDDINGS = {"SDXL": 6 * 256, "SDXLRefiner": 5 * 256}
 # They need more than tokens and a pooled vector.
-REFUSED = ("HunyuanDiT", "HiDream", "StableCascade_B", "StableCascade_C")
+REFUSED = ("HunyuanDiT", "HiDream", "Omnigen2", "StableCascade_B", "StableCascade_C")
 
 
 def context_width(config: dict[str, Any], network: Any) -> int | None:
@@ -39,7 +50,12 @@ def context_width(config: dict[str, Any], network: Any) -> int | None:
             width = width[0]
         if isinstance(width, int):
             return width
-    for name in CONTEXT_LAYERS:
+    return input_width(network, CONTEXT_LAYERS)
+
+
+def input_width(network: Any, names: tuple[str, ...]) -> int | None:
+    """Inputs of the first of these linear layers that the network has, or None."""
+    for name in names:
         layer = network
         for part in name.split("."):
             children = getattr(layer, "_modules", {})
@@ -58,7 +74,7 @@ def pooled_width(model: Any, config: dict[str, Any]) -> int | None:
         if isinstance(model, getattr(comfy.model_base, name)) and config.get("adm_in_channels"):
             return int(config["adm_in_channels"]) - sizes
     width = config.get("vec_in_dim")
-    return int(width) if width else None
+    return int(width) if width else input_width(getattr(model, "diffusion_model", None), POOLED_LAYERS)
 
 
 def unconditional(patcher: Any) -> list[list[Any]]:

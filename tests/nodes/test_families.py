@@ -16,8 +16,11 @@ from benchmarks import host
 maker = host.load_module("vipaint_tiny_checkpoints", host.ROOT / "tests" / "tiny_checkpoints.py")
 
 ALL = tuple(maker.FAMILIES)
-UNETS = "sd15", "sd15-inpaint", "sd2", "sdxl", "sdxl-zsnr", "playground"
-WITH_CONTROLNET = "sd15", "sdxl", "sd3", "flux"
+PIXELS = "radiance", "z-image-pixel", "pixeldit"
+# They round pixels to float32 whatever the precision of their weights is.
+SINGLE = "radiance", "z-image-pixel"
+# PixArt's positions divide by zero on smaller ones.
+SIZES = {"pixart": (34, 32)}
 LEVELS, STEP = (0.8, 3.0), 2.0**-8
 
 
@@ -35,8 +38,7 @@ def family(request, pack, tmp_path_factory):
         else:
             model, vae = maker.patcher(known), None
         positive, negative = prompt(pack, model, 3), prompt(pack, model, 4)
-    # Pixel space: a patch has 4 x 4 cells.
-    size = (8, 12) if request.param == "radiance" else (4, 6)
+    size = (8, 12) if request.param in PIXELS else SIZES.get(request.param, (4, 6))
     yield SimpleNamespace(
         name=request.param, model=model, vae=vae, positive=positive, negative=negative, cfg=3.0, size=size
     )
@@ -113,12 +115,12 @@ def directional_error(pack, case, rows=1):
         def value(mu):
             return core.objective.negative_bound(counted, replace(posterior, mu=mu), observation, noise).total.sum()
 
-        # Outside of it the host runs kernels that know no float64.
+        # Outside of it, and where autograd has nothing to follow, the host runs kernels that know no float64.
         with denoiser.gradients():
             mu = posterior.mu.clone().requires_grad_()
             (gradient,) = torch.autograd.grad(value(mu), mu)
-            with torch.no_grad():
-                numeric = (value(mu + STEP * direction) - value(mu - STEP * direction)) / (2 * STEP)
+            ahead, behind = (value(mu + step * direction).detach() for step in (STEP, -STEP))
+        numeric = (ahead - behind) / (2 * STEP)
         along = gradient * direction
         assert gradient[..., case.size[1] // 2 :].abs().amin() > 0, "hidden cells reach the bound through the network"
         return float((along.sum() - numeric).abs() / along.norm())
@@ -199,13 +201,28 @@ def with_inpainting(case):
     return SimpleNamespace(**{**vars(case), "positive": positive, "negative": negative})
 
 
+def with_sizes(case):
+    """The sizes that SDXL is told, as its text encoding node sets them."""
+    import node_helpers
+
+    sizes = {"width": 640, "height": 480, "crop_w": 8, "crop_h": 0, "target_width": 512, "target_height": 512}
+    positive = node_helpers.conditioning_set_values(case.positive, sizes)
+    return SimpleNamespace(**{**vars(case), "positive": positive})
+
+
+def with_everything(case):
+    return with_control(with_area(with_lora(case)))
+
+
+LIGHT = "sd3", "flux", "schnell", "krea2", "chroma", "radiance", "lumina2", "z-image", "qwen-image", "cosmos"
 VARIANTS = {
-    "guided": (lambda case: case, ALL),
-    "unguided": (unguided, [name for name in ALL if name not in UNETS]),
-    "lora": (with_lora, ["sd15", *(name for name in ALL if name not in UNETS)]),
-    "area": (with_area, ["sd15", *(name for name in ALL if name not in UNETS)]),
+    "guided": (lambda case: case, [name for name in ALL if name != "sdxl"]),
+    "unguided": (unguided, LIGHT),
+    "lora": (with_lora, ["sd15", *LIGHT]),
+    "area": (with_area, ["sd15", *LIGHT]),
     "rescaled": (with_rescaled_guidance, ["sd15", "sd2"]),
-    "control": (with_control, WITH_CONTROLNET),
+    "control": (with_control, ["sd15", "sd3", "flux"]),
+    "everything": (with_everything, ["sdxl"]),
     "inpainting": (with_inpainting, ["sd15-inpaint", "flux-fill"]),
 }
 CASES = [(name, variant) for name in ALL for variant, (_, names) in VARIANTS.items() if name in names]
@@ -391,21 +408,28 @@ def test_control_pictures_that_differ_by_row_are_refused(pack, family):
             pack.validation.check_conditioning("N", "positive", positive)
 
 
-@pytest.mark.parametrize("guided", [True, False])
-@pytest.mark.parametrize("family", ["flux", "schnell"], indirect=True)
-def test_distilled_guidance_reaches_the_network(pack, family, guided):
-    """Flux dev was trained with guidance as an input, schnell without it."""
+def with_guidance(case):
     from comfy_extras.nodes_flux import FluxGuidance
 
+    return SimpleNamespace(**{**vars(case), "positive": FluxGuidance.execute(case.positive, 9.0).result[0]})
+
+
+@pytest.mark.parametrize(
+    ("family", "change", "counts"),
+    [
+        ("sdxl", with_sizes, True),
+        # Distilled: guidance is an input of Flux dev, schnell was trained without it.
+        ("flux", with_guidance, True),
+        ("schnell", with_guidance, False),
+    ],
+    indirect=["family"],
+)
+def test_numbers_of_the_conditioning_reach_the_network(pack, family, change, counts):
     with torch.inference_mode():
-        weak, strong = (
-            SimpleNamespace(
-                **{**vars(family), "positive": FluxGuidance.execute(family.positive, g).result[0], "cfg": 1}
-            )
-            for g in (1.0, 9.0)
-        )
-    moved = (predict(pack, strong, guided) - predict(pack, weak, guided)).abs().max()
-    assert moved > 1e-3 if family.name == "flux" else moved == 0
+        changed = change(family)
+    for gradient in (False, True):
+        moved = (predict(pack, changed, gradient) - predict(pack, family, gradient)).abs().max()
+        assert moved > 1e-3 if counts else moved == 0
 
 
 def test_offloaded_and_loaded_again_is_the_same(pack, family):
@@ -441,7 +465,6 @@ def test_gradient_of_the_bound_agrees_with_finite_differences(pack, family, vari
         changed = predict(pack, case, gradient=False)
         torch.testing.assert_close(predict(pack, case, gradient=True), changed, rtol=1e-4, atol=1e-4)
         assert variant == "guided" or (changed - before).abs().max() > 1e-3
-    # Radiance embeds pixels in float32 whatever its weights are.
-    precise = contextlib.nullcontext() if family.name == "radiance" else float64(*networks(case))
+    precise = contextlib.nullcontext() if family.name in SINGLE else float64(*networks(case))
     with precise:
         assert directional_error(pack, case) < 5e-4
