@@ -63,7 +63,8 @@ PARTS: dict[str, tuple[Preset, ...]] = {
         change("three solver steps", solver_steps=3),
         change("mean in place of a draw", spread=False),
         change("one round", rounds=1),
-        change("twice the levels", refine_steps=22),
+        change("twice the levels", refine_steps=16),
+        change("levels less crowded towards 0", rho=3.0),
     ),
 }
 

@@ -27,7 +27,8 @@ class Preset:
     calibrated: likelihood with the estimator's own variance. upper_evidence: weight of the evidence
     at keypoints above the first. beta_prior, beta_hierarchy: weights of the bound's other parts.
     v_range: added variance of the diffusion loss at the top, in units of s_K^2, or None for the
-    closed form. refine_steps: steps of the refinement from s_1 to 0.
+    closed form. refine_steps, rho: steps of the refinement from s_1 to 0, and how they crowd towards 0; see
+    `refine_levels`.
     refiner steps down from levels above guided_above, `closed_form` from those below; rounds: so often
     does a closed-form step go down, with renewed noise in between.
     guidance: strength of `pigdm` and `dps`. solver_steps, spread: see `moment_matching`. particles: the
@@ -51,6 +52,7 @@ class Preset:
     refiner: str = "closed_form"
     guided_above: float = 0.0
     refine_steps: int = 20
+    rho: float = 3.0
     rounds: int = 1
     guidance: float = 1.0
     solver_steps: int = 3
@@ -83,9 +85,13 @@ class Preset:
         """Network calls of a fit."""
         return self.steps * (len(self.levels) + (self.v_range is not None))
 
+    def descent(self, s: float) -> list[float]:
+        """Levels of the refinement from the lowest keypoint s to 0."""
+        return refine_levels(s, self.refine_steps, rho=self.rho)
+
     def draw_calls(self, levels: Sequence[float]) -> int:
         """Network calls from the top of these keypoints to pictures."""
-        return len(levels) - 1 + sum(self.turns(s) for s in refine_levels(levels[0], self.refine_steps)[:-1])
+        return len(levels) - 1 + sum(self.turns(s) for s in self.descent(levels[0])[:-1])
 
     def step(self, s: float) -> str:
         """What steps down from level s: a key of `refine.REFINERS`."""
@@ -127,7 +133,8 @@ PRESETS = {
             refiner="moment_matching",
             # Few levels and many solver steps beat the reverse; the last levels need rounds, not evidence.
             guided_above=0.5,
-            refine_steps=11,
+            refine_steps=8,
+            rho=5.0,
             rounds=4,
             solver_steps=6,
         ),

@@ -9,7 +9,6 @@ import torch
 
 from .denoiser import Counted, Denoiser, Evaluations, Progress
 from .fit import Fit
-from .levels import refine_levels
 from .observation import Observation
 from .particles import walk
 from .refine import ESTIMATORS, REFINERS
@@ -93,7 +92,7 @@ def sample(
     depend on their number instead.
     """
     preset, keypoints = fitted.preset, fitted.posterior.levels
-    levels = refine_levels(keypoints[0], preset.refine_steps)
+    levels = preset.descent(keypoints[0])
 
     def draw(counted: Counted, observation: Observation, image: torch.Tensor, noise: RowNoise) -> torch.Tensor:
         posterior = fitted.posterior.rows(image)

@@ -20,7 +20,6 @@ from vipaint_core import (
     rectified_flow,
     sample,
 )
-from vipaint_core.levels import refine_levels
 
 SHAPE = (2, 3, 4)
 # A short fit with two deep keypoints.
@@ -150,7 +149,7 @@ def test_presets_are_deterministic_and_counted(name: str) -> None:
     rows = 2 * preset.draws * preset.fit_calls
     assert first.evaluations == Evaluations(rows, rows)
     products = {"closed_form": 0, "dps": 1, "moment_matching": preset.spread + preset.solver_steps}
-    steps = [preset.step(s) for s in refine_levels(preset.levels[0], preset.refine_steps)[:-1]]
+    steps = [preset.step(s) for s in preset.descent(preset.levels[0])[:-1]]
     forward = len(preset.levels) - 1 + sum(preset.rounds if step == "closed_form" else 1 for step in steps)
     assert fills.evaluations == Evaluations(6 * forward, 6 * sum(products[step] for step in steps))
 
