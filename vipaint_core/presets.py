@@ -66,6 +66,8 @@ class Preset:
                 raise ValueError(f"Preset {self.name}: expected {name} from {low} to {high}, found {count!r}")
         numbers = [self.rate, self.eta, self.upper_evidence, self.beta_prior, self.beta_hierarchy]
         numbers += [self.guided_above, self.guidance, *self.levels, *(self.v_range or ())]
+        if not 1 <= self.rho <= 20:
+            raise ValueError(f"Preset {self.name}: expected rho from 1 to 20, found {self.rho}")
         if not all(math.isfinite(number) for number in numbers):
             raise ValueError(f"Preset {self.name}: expected finite numbers, found {numbers}")
         if self.particles and (self.refiner == "dps" or not self.eta > 0):

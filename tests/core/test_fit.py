@@ -83,10 +83,10 @@ def test_correlated_mean_is_exact(levels: tuple[float, ...]) -> None:
 
 
 def hidden_errors(preset: Preset) -> tuple[float, float]:
-    """Largest error of 512 fills' mean, and of their deviation as a ratio, over hidden correlated cells."""
+    """Largest error of 2048 fills' mean, and of their deviation as a ratio, over hidden correlated cells."""
     prior = GaussianPrior.correlated(SHAPE)
     observation = half_seen(prior, sigma_y=0.05)
-    fills = sample(prior, fit(prior, observation, preset, 0), 1, 512, batch=512).latents.flatten(1)
+    fills = sample(prior, fit(prior, observation, preset, 0), 1, 2048, batch=512).latents.flatten(1)
     mean, covariance = prior.posterior(observation)
     hidden = observation.seen[0].expand(SHAPE).flatten() == 0
     assert (fills.mean(0) - mean)[~hidden].abs().max() < 0.05

@@ -178,6 +178,7 @@ def test_forged_entries_are_named(saved: Path, change: dict[str, Any], words: st
         ({"rounds": 0}, "rounds"),
         ({"steps": 1.5}, "steps"),
         ({"rate": float("inf")}, "finite"),
+        ({"rho": 0}, "rho"),
         ({"refiner": "__import__"}, "refiner"),
         ({"levels": []}, "s_1 < "),
         ({"more": 1}, "more"),
