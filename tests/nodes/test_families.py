@@ -228,6 +228,73 @@ VARIANTS = {
 CASES = [(name, variant) for name in ALL for variant, (_, names) in VARIANTS.items() if name in names]
 
 
+def autoencoder(case):
+    """What goes with a family that has no file: pixels as they are, the films' autoencoder, or TAESD's layout."""
+    import comfy.sd
+
+    latents = case.model.get_model_object("latent_format")
+    if case.name in PIXELS:
+        return comfy.sd.VAE(sd={"pixel_space_vae": torch.tensor(1.0)})
+    tensors = maker.wan_vae() if latents.latent_dimensions == 3 else maker.taesd(latents.latent_channels)
+    return comfy.sd.VAE(sd=tensors)
+
+
+@pytest.mark.parametrize(
+    ("family", "preset"),
+    [
+        ("pixeldit", "balanced"),
+        ("qwen-image", "balanced"),
+        ("qwen-image", "fast"),
+        ("chroma", "fast"),
+        ("z-image", "fast"),
+    ],
+    indirect=["family"],
+)
+def test_families_without_files_paint_through_the_nodes(pack, family, preset):
+    """Two pictures at once, whose order an autoencoder of films must not take for time."""
+    generator = torch.Generator().manual_seed(9)
+    side = 16 if family.name in PIXELS else 32
+    pictures = torch.rand(2, side, side, 3, generator=generator)
+    mask = torch.zeros(1, side, side)
+    mask[..., side // 2 :] = 1
+    with torch.inference_mode():
+        vae = autoencoder(family)
+        prompts = {"positive": family.positive, "negative": family.negative, "cfg": 1.0, "seed": 0}
+        inputs = {**prompts, "preset": preset, "fills": 2, "image": pictures, "mask": mask, "vae": vae}
+        latent, posterior = pack.inpaint.VIPaintInpaint.execute(family.model, **inputs).result
+        (again,) = pack.sample.VIPaintSample.execute(family.model, posterior=posterior, fills=2, **prompts).result
+        alone = pack.inpaint.VIPaintInpaint.execute(family.model, **{**inputs, "image": pictures[1:]}).result[1]
+        decoded = vae.decode(latent["samples"]).reshape(4, side, side, 3)
+    torch.testing.assert_close(again["samples"], latent["samples"])
+    assert latent["samples"].ndim == 4 + pack.bridge.has_frame(family.model)
+    assert torch.isfinite(decoded).all()
+    # The second picture's latent is its own, whatever comes before it.
+    torch.testing.assert_close(posterior.observation.latent[1:], alone.observation.latent, rtol=1e-4, atol=1e-4)
+    fills = pack.bridge.to_model_scale(family.model, latent["samples"].clone()).unflatten(0, (2, 2))
+    kept, painted = fills.chunk(2, -1)
+    seen = posterior.observation.latent.chunk(2, -1)[0][:, None]
+    # A cell beside the hole is moved by what the encoder owes to the filler.
+    assert (kept - seen)[..., :-1].abs().max() < 0.1
+    assert (painted[:, 0] - painted[:, 1]).abs().amax((1, 2, 3)).min() > 0.1
+
+
+def test_a_diffusion_model_without_autoencoder_is_the_same(pack, tmp_path):
+    """Load Diffusion Model and Load Checkpoint give one model."""
+    import comfy.sd
+
+    path = maker.make(maker.FAMILIES["flux"], tmp_path / "flux.safetensors")
+    with torch.inference_mode():
+        loaded = (
+            comfy.sd.load_checkpoint_guess_config(str(path), output_clip=False)[0],
+            comfy.sd.load_diffusion_model(str(path)),
+        )
+        prompts = [prompt(pack, loaded[0], seed) for seed in (3, 4)]
+    cases = [
+        SimpleNamespace(model=model, positive=prompts[0], negative=prompts[1], cfg=1.0, size=(4, 6)) for model in loaded
+    ]
+    assert torch.equal(*(predict(pack, case, gradient=True) for case in cases))
+
+
 def networks(case):
     return [case.model.model.diffusion_model, *([case.control] if hasattr(case, "control") else [])]
 
