@@ -325,6 +325,10 @@ class ComfyServer:
                 found.setdefault(node_id, []).append(self._request(f"{self.url}/view?{query}", 60))
         return found
 
+    def clear_history(self) -> None:
+        """Deletes the server's record of finished prompts."""
+        self._post("/history", json.dumps({"clear": True}).encode(), "application/json")
+
     def interrupt(self, prompt_id: str | None = None) -> None:
         """Interrupts the running prompt; with an id only if that prompt is the running one."""
         body = json.dumps({} if prompt_id is None else {"prompt_id": prompt_id}).encode()
