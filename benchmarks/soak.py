@@ -220,7 +220,8 @@ def main() -> int:
     out.mkdir(parents=True, exist_ok=True)
     (out / "soak.md").write_text(
         f"# One server, many prompts\n\n`python3 run.py benchmark soak`: {prompts} prompts with the toy model, resident "
-        f"memory of the server's process after each, {provenance()}.\n\n{text}",
+        f"memory of the server's process after each, {provenance()}. Classic cache, history deleted after each prompt: see "
+        f"`benchmarks/soak.py`.\n\n{text}",
         "utf-8",
     )
     if not growth(samples).is_none:
