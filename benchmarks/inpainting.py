@@ -186,11 +186,16 @@ def paint_part(method: str, hole: str, first: int, last: int, fills: int, model:
     return Part(latents, meter.rows("plain", "graph"), meter.rows("backward"), seconds, bare)
 
 
+@lru_cache(maxsize=None)
+def checkpoint() -> str:
+    """A digest of the toy prior, a file of many megabytes."""
+    return hashlib.sha256(toy.CHECKPOINT.read_bytes()).hexdigest()
+
+
 def key(method: str, hole: str, first: int, last: int, fills: int) -> str:
     """A digest of what decides a result, but the code."""
     settings = repr(samplers()[method].settings)
-    checkpoint = hashlib.sha256(toy.CHECKPOINT.read_bytes()).hexdigest()
-    return hashlib.sha256(repr((checkpoint, settings, hole, first, last, fills, SEED)).encode()).hexdigest()[:16]
+    return hashlib.sha256(repr((checkpoint(), settings, hole, first, last, fills, SEED)).encode()).hexdigest()[:16]
 
 
 def cached_part(
@@ -391,7 +396,8 @@ def main() -> None:
     file = out / "inpainting.csv"
     found = finished(file, options.pictures, options.fills)
     if options.fresh:
-        found = {(hole, method): s for (hole, method), s in found.items() if method not in methods}
+        again = {(hole, method) for hole in options.holes for method in methods}
+        found = {place: score for place, score in found.items() if place not in again}
     for hole in options.holes:
         for method in methods:
             if hole not in HOLES.get(method, pictures.MASKS) or (hole, method) in found:

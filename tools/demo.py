@@ -3,7 +3,8 @@
     python3 run.py demo [--scene inpaint|outpaint|crop_and_stitch] [--seed N] [--hole right|top|bottom|centre]
                         [--picture FILE --mask FILE] ...
 
-A scene is one of the workflows in workflows/, on a picture of the toy model's. The mask file is white where the picture is to be filled.
+A scene is one of the workflows in workflows/, on a picture of the toy model's. The mask file is white where the
+picture is to be filled.
 """
 
 from __future__ import annotations

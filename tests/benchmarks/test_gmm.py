@@ -96,3 +96,13 @@ def test_quick_run_writes_a_table_and_is_resumed(tmp_path, monkeypatch) -> None:
     monkeypatch.setitem(gmm.METHODS, "fast", None)
     gmm.main()
     assert (tmp_path / "output" / "gmm.md").read_text("utf-8") == table
+
+
+def test_fresh_keeps_what_is_not_asked_for(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(gmm, "QUICK", tmp_path)
+    monkeypatch.setattr(gmm, "CACHE", tmp_path / "cache")
+    for variant in ("apart", "mask"):
+        monkeypatch.setattr("sys.argv", ["gmm", "--quick", "--fresh", "--methods", "exact", "--variants", variant])
+        gmm.main()
+    with open(tmp_path / "gmm.csv", encoding="utf-8", newline="") as file:
+        assert {row["variant"] for row in csv.DictReader(file)} == {"apart", "mask"}
