@@ -27,16 +27,11 @@ class RowNoise:
 
     def __init__(self, seeds: list[int], shape: torch.Size, device: torch.device, dtype: torch.dtype) -> None:
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        self._device, self._dtype = device, dtype
-        # Of small rows several at once: a call costs more than its numbers.
-        self._block = (max(1, 2048 // max(1, shape.numel())), *shape)
-        self._ready: list[torch.Tensor] = []
+        self._shape, self._device, self._dtype = shape, device, dtype
 
     def __call__(self) -> torch.Tensor:
-        if not self._ready:
-            rows = [torch.randn(self._block, generator=g, dtype=self._dtype) for g in self._generators]
-            self._ready = list(torch.stack(rows, 1).flip(0))
-        return self._ready.pop().to(self._device)
+        rows = [torch.randn(self._shape, generator=g, dtype=self._dtype) for g in self._generators]
+        return torch.stack(rows).to(self._device)
 
 
 Draw = Callable[[Counted, Observation, torch.Tensor, RowNoise], torch.Tensor]
