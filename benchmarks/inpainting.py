@@ -56,7 +56,7 @@ CACHE = host.ROOT / ".cache" / "benchmarks"
 # Pictures painted, and kept, together.
 TOGETHER = 5
 # Pictures for those with hundreds or thousands of passes per fill.
-FEW = {"paper-2": 10, "copaint": 2, "daps": 2, "dps": 1, "psld": 1, "repaint": 1, "resample": 1}
+FEW = {"copaint": 2, "daps": 2, "dps": 1, "psld": 1, "repaint": 1, "resample": 1}
 FEW |= dict.fromkeys(("blended", "pigdm", "red_diff", "ding", "tds", "langevin", *EXTERNAL), 5)
 # In the sheet of pictures.
 SHOWN = (KSAMPLER, "LanPaint", "pigdm", "fast", "balanced", "paper-2")
