@@ -4,8 +4,10 @@ from .coordinate import VARIANCE_EXPLODING, Coordinate, rectified_flow
 from .denoiser import Denoiser, Evaluations, Progress
 from .fit import Fit, FitState, fit
 from .observation import Observation
+from .pixels import PixelObservation
 from .posterior import HierarchicalPosterior
 from .presets import PRESETS, Preset, planned_evaluations
+from .restore import Restoration, restore
 from .sample import SampleResult, sample
 from .spill import measure_spill
 
@@ -19,12 +21,15 @@ __all__ = [
     "FitState",
     "HierarchicalPosterior",
     "Observation",
+    "PixelObservation",
     "Preset",
     "Progress",
+    "Restoration",
     "SampleResult",
     "fit",
     "measure_spill",
     "planned_evaluations",
     "rectified_flow",
+    "restore",
     "sample",
 ]

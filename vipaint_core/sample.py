@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import torch
 
@@ -34,15 +35,28 @@ class RowNoise:
         return torch.stack(rows).to(self._device)
 
 
-Draw = Callable[[Counted, Observation, torch.Tensor, RowNoise], torch.Tensor]
+class Watched(Protocol):
+    """What `draw_fills` asks of an observation, see `Observation`."""
+
+    @property
+    def latent(self) -> torch.Tensor: ...
+
+    @property
+    def nothing_to_paint(self) -> torch.Tensor: ...
+
+    def rows(self: Seen, index: torch.Tensor) -> Seen: ...
+
+
+Seen = TypeVar("Seen", bound=Watched)
+Draw = Callable[[Counted, Seen, torch.Tensor, RowNoise], torch.Tensor]
 
 
 def draw_fills(
     denoiser: Denoiser,
-    observation: Observation,
+    observation: Seen,
     seed: int,
     fills: int,
-    draw: Draw,
+    draw: Draw[Seen],
     *,
     calls: int,
     first: int = 0,
