@@ -8,12 +8,14 @@ from .crop import VIPaintCrop
 from .fit import VIPaintFit
 from .inpaint import VIPaintInpaint
 from .posterior_files import VIPaintLoadPosterior, VIPaintSavePosterior
+from .restore import VIPaintRestore
 from .sample import VIPaintSample
 from .uncertainty import VIPaintUncertainty
 from .unconditional import VIPaintUnconditional
 
 NODES = (
     VIPaintInpaint,
+    VIPaintRestore,
     VIPaintFit,
     VIPaintSample,
     VIPaintSavePosterior,

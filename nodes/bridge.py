@@ -12,7 +12,7 @@ import importlib
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 import comfy.conds
@@ -58,7 +58,7 @@ class ModelError(RuntimeError):
 
 
 @contextlib.contextmanager
-def _failures() -> Iterator[None]:
+def failures() -> Iterator[None]:
     """The host treats its memory's end itself, everything else gets a name."""
     try:
         yield
@@ -146,17 +146,23 @@ def open_denoiser(
     seed: int,
     gradient: bool,
     work: Work[T],
+    beside: Sequence[Any] = (),
 ) -> T:
     """Runs `work(denoiser, coordinate, device)` inside the host's guider and returns its result.
 
     shape: (rows, C, H, W) of the largest batch that `work` will ask for, in model scale; the host
     plans its memory with it. gradient: the denoiser is differentiable in u inside its `gradients()`.
+    beside: patchers of other networks that `work` calls, loaded and made differentiable together with the model.
     `work` runs without inference mode and without gradients. The caller's model, its parameters'
     flags and the host's state are as before when this returns. Raises ModelError where the host cannot
     run the model on these inputs.
     """
     place = coordinate(model)
     patcher = _for_gradients(model) if gradient else model
+    if beside:
+        patcher = patcher.clone()
+        # Loaded later they could push the model out of memory while it is in use.
+        patcher.set_additional_models("vipaint", list(beside))
     sampling = patcher.get_model_object("model_sampling")
     sigmas = comfy.samplers.calculate_sigmas(sampling, "simple", _SCHEDULE_STEPS)
     guider = comfy.samplers.CFGGuider(patcher)
@@ -169,7 +175,7 @@ def open_denoiser(
     except Exception:
         if runner.started:
             raise
-        with _failures():
+        with failures():
             raise
     if not runner.results:
         raise RuntimeError("VIPaint: a wrapper of another extension replaced the sampling loop; disable it")
@@ -233,11 +239,11 @@ class HostDenoiser:
         # The host counts a flow's time from 0 to 1, without the scale of its noise.
         sigma = (sigma / self._place.noise_scale if self._place.flow else sigma).clone()
         if self._inside:
-            with _failures():
+            with failures():
                 return self._predict(z, sigma)
         if torch.is_grad_enabled():
             raise RuntimeError("VIPaint: a differentiated call belongs inside `denoiser.gradients()`")
-        with _failures(), torch.inference_mode(self._inference), torch.no_grad():
+        with failures(), torch.inference_mode(self._inference), torch.no_grad():
             x0 = self._predict(z, sigma)
         # Outside inference mode a clone is an ordinary tensor again.
         return x0.clone()
@@ -251,14 +257,21 @@ class HostDenoiser:
         """The context for differentiated calls and their backward passes."""
         if not self._differentiable:
             raise RuntimeError("VIPaint: the denoiser was opened without gradients")
-        # Flux blocks and ControlNet write into tensors that backward still needs. The guard watches
-        # every operation: outside this context the network runs at its own speed.
-        with _training(), _PlainKernels(), torch.enable_grad(), torch.autograd.graph.allow_mutation_on_saved_tensors():
+        with gradients():
             self._inside = True
             try:
                 yield
             finally:
                 self._inside = False
+
+
+@contextlib.contextmanager
+def gradients() -> Iterator[None]:
+    """The context for differentiated calls of the host's networks and their backward passes; opened once at a time."""
+    # Flux blocks and ControlNet write into tensors that backward still needs. The guard watches
+    # every operation: outside this context the network runs at its own speed.
+    with _training(), _PlainKernels(), torch.enable_grad(), torch.autograd.graph.allow_mutation_on_saved_tensors():
+        yield
 
 
 class _PlainKernels(TorchFunctionMode):
@@ -275,14 +288,7 @@ class _PlainKernels(TorchFunctionMode):
 
 def _for_gradients(model: Any) -> Any:
     """A clone of the model that backward can pass through; the caller's model stays as it is."""
-    if model.is_dynamic():
-        # Streamed weights share buffers that are overwritten before backward reads them. The host
-        # keeps the delegate of a model, so only the first use loads it anew.
-        if hasattr(model, "get_non_dynamic_delegate"):
-            model = model.get_non_dynamic_delegate()
-        else:
-            model = model.clone(disable_dynamic=True)
-    clone = model.clone()
+    clone = resident(model).clone()
     if clone.get_additional_models_with_key("multigpu"):
         log.info("VIPaint: gradients use one GPU; the others of a multi-GPU model stay idle")
         clone.remove_additional_models("multigpu")
@@ -291,6 +297,16 @@ def _for_gradients(model: Any) -> Any:
     transformer["optimized_attention_override"] = _plain_attention
     clone.add_wrapper(comfy.patcher_extension.WrappersMP.PREPARE_SAMPLING, _load_fully)
     return clone
+
+
+def resident(patcher: Any) -> Any:
+    """The same network with weights that stay: streamed ones share buffers, overwritten before backward reads them."""
+    if not patcher.is_dynamic():
+        return patcher
+    # The host keeps the delegate, so only the first use loads it anew.
+    if hasattr(patcher, "get_non_dynamic_delegate"):
+        return patcher.get_non_dynamic_delegate()
+    return patcher.clone(disable_dynamic=True)
 
 
 def _plain_attention(_function: Callable[..., Any], *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -338,17 +354,20 @@ def _differentiable(roots: list[torch.nn.Module]) -> Iterator[None]:
     Tensors are replaced one at a time by equal clones, so that no second copy of the model exists.
     """
     wanted: list[torch.nn.Parameter] = []
-    for module in {part for root in roots for part in root.modules()}:
-        for store in (module._parameters, module._buffers, vars(module)):
-            for name, value in list(store.items()):
-                if not isinstance(value, torch.Tensor):
-                    continue
-                if value.is_inference():
-                    plain = value.detach().clone()
-                    is_parameter = isinstance(value, torch.nn.Parameter)
-                    store[name] = torch.nn.Parameter(plain, requires_grad=False) if is_parameter else plain
-                elif isinstance(value, torch.nn.Parameter) and value.requires_grad:
-                    wanted.append(value.requires_grad_(False))
+    modules = {part for root in roots for part in root.modules()}
+    stores = [store for module in modules for store in (module._parameters, module._buffers, vars(module))]
+    # Means and deviations of latents, which are no module's.
+    stores += [vars(root.latent_format) for root in roots if hasattr(root, "latent_format")]
+    for store in stores:
+        for name, value in list(store.items()):
+            if not isinstance(value, torch.Tensor):
+                continue
+            if value.is_inference():
+                plain = value.detach().clone()
+                is_parameter = isinstance(value, torch.nn.Parameter)
+                store[name] = torch.nn.Parameter(plain, requires_grad=False) if is_parameter else plain
+            elif isinstance(value, torch.nn.Parameter) and value.requires_grad:
+                wanted.append(value.requires_grad_(False))
     try:
         yield
     finally:

@@ -54,10 +54,10 @@ def cfg_input() -> io.Input:
     )
 
 
-def fills_input() -> io.Input:
+def fills_input(default: int = 4) -> io.Input:
     return io.Int.Input(
         "fills",
-        default=4,
+        default=default,
         min=1,
         max=64,
         tooltip="How many different fills to draw for each picture; time grows with it.",

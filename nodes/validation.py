@@ -29,17 +29,30 @@ def check_widgets(node: type[io.ComfyNode], **values: Any) -> None:
     """Values within the limits of their widgets: the host checks what is typed in, not what comes by a link."""
     schema = node.define_schema()
     for socket in schema.inputs:
-        if socket.id not in values:
-            continue
-        value = values[socket.id]
-        if isinstance(socket, io.Combo.Input):
-            good, expected = value in socket.options, f"one of {', '.join(socket.options)}"
-        else:
-            kind, words = (int, "a whole number") if isinstance(socket, io.Int.Input) else ((int, float), "a number")
-            good = isinstance(value, kind) and socket.min <= value <= socket.max
-            expected = f"{words} from {socket.min} to {socket.max}"
-        if not good:
-            raise problem(schema.node_id, socket.id, expected, reprlib.repr(value), "Choose another value.")
+        flaw = _flaw(socket, values[socket.id]) if socket.id in values else None
+        if flaw is not None:
+            raise problem(schema.node_id, socket.id, *flaw, "Choose another value.")
+
+
+def _flaw(socket: io.Input, value: Any) -> tuple[str, str] | None:
+    """What is expected of a widget, and what was found, where that is something else."""
+    if isinstance(socket, io.DynamicCombo.Input):
+        knobs = {option.key: option.inputs for option in socket.options}
+        key = value.get(socket.id) if isinstance(value, dict) else value
+        if not isinstance(value, dict) or not isinstance(key, str) or key not in knobs:
+            return f"one of {', '.join(knobs)}", reprlib.repr(key)
+        for knob in knobs[key]:
+            flaw = _flaw(knob, value.get(knob.id))
+            if flaw is not None:
+                return f"{knob.id} to be {flaw[0]}", flaw[1]
+        return None
+    if isinstance(socket, io.Combo.Input):
+        good, expected = value in socket.options, f"one of {', '.join(socket.options)}"
+    else:
+        kind, words = (int, "a whole number") if isinstance(socket, io.Int.Input) else ((int, float), "a number")
+        good = isinstance(value, kind) and socket.min <= value <= socket.max
+        expected = f"{words} from {socket.min} to {socket.max}"
+    return None if good else (expected, reprlib.repr(value))
 
 
 def check_tensor(node: str, name: str, value: Any, what: str, fix: str) -> torch.Tensor:
@@ -69,17 +82,24 @@ def explained(node: str) -> Iterator[None]:
             f"that it stopped with {error}",
             "Check that text encoder and VAE belong to the model, and that it paints pictures of this size.",
         ) from error
+    except torch.linalg.LinAlgError as error:
+        # Solvers meet what is no number before the result does.
+        raise _no_number(node) from error
 
 
 def check_result(node: str, latents: torch.Tensor) -> None:
     if not bool(torch.isfinite(latents).all()):
-        raise problem(
-            node,
-            "model",
-            "a model that returns finite numbers",
-            "NaN or infinity in its result",
-            "Lower cfg; some models need more precision: start ComfyUI with --fp32-unet.",
-        )
+        raise _no_number(node)
+
+
+def _no_number(node: str) -> ValueError:
+    return problem(
+        node,
+        "model",
+        "a model that returns finite numbers",
+        "NaN or infinity in its result",
+        "Lower cfg; some models need more precision: start ComfyUI with --fp32-unet.",
+    )
 
 
 def check_vae(node: str, vae: Any) -> None:
@@ -87,6 +107,20 @@ def check_vae(node: str, vae: Any) -> None:
         raise problem(node, "vae", "a VAE", type(vae).__name__, "Connect a VAE output.")
     if getattr(vae, "first_stage_model", vae) is None:
         raise problem(node, "vae", "a VAE", "none: the checkpoint holds no VAE", "Load the model's VAE with Load VAE.")
+
+
+def check_decoder(node: str, model: Any, vae: Any) -> None:
+    """A VAE whose latents are the model's."""
+    check_vae(node, vae)
+    channels = model.get_model_object("latent_format").latent_channels
+    if vae.latent_channels != channels:
+        raise problem(
+            node,
+            "vae",
+            f"one of {channels} latent channels, as {bridge.family(model)} has",
+            f"{vae.latent_channels} channels",
+            "Connect the VAE that belongs to the model.",
+        )
 
 
 def check_model(node: str, model: Any) -> None:

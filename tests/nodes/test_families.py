@@ -278,6 +278,39 @@ def test_families_without_files_paint_through_the_nodes(pack, family, preset):
     assert (painted[:, 0] - painted[:, 1]).abs().amax((1, 2, 3)).min() > 0.1
 
 
+@pytest.mark.parametrize("family", ["pixeldit", "qwen-image"], indirect=True)
+def test_families_restore_through_their_autoencoders(pack, family):
+    """Pixels as they are, and the decoder of films, whose latents have means and deviations: gradients and pictures."""
+    with torch.inference_mode():
+        vae = autoencoder(family)
+    latents, weights = torch.randn(shape(family, 2)), torch.randn(2, 3, 7, 11)
+    decoder = pack.decoder.HostDecoder(family.model, vae, (7, 11))
+
+    def work(*_):
+        def value(at):
+            return (decoder(at) * weights).double().sum()
+
+        with decoder.gradients():
+            point = latents.clone().requires_grad_()
+            (gradient,) = torch.autograd.grad(value(point), point)
+        step = gradient / gradient.norm()
+        return float(gradient.norm()), float(value(latents + step) - value(latents - step)) / 2
+
+    inputs = {"cfg": 1.0, "shape": tuple(latents.shape), "seed": 0, "gradient": True, "beside": [decoder.patcher]}
+    with torch.inference_mode():
+        found, numeric = pack.bridge.open_denoiser(family.model, family.positive, family.negative, work=work, **inputs)
+    assert found > 1e-3 and found == pytest.approx(numeric, rel=2e-2)
+    small = {"degradation": "super-resolution", "factor": "2", "kind": "area"}
+    inputs = {"seed": 0, "cfg": 1.0, "fills": 2, "steps": 4, "degradation": small, "noise": 0.0, "vae": vae}
+    with torch.inference_mode():
+        run = pack.restore.VIPaintRestore.execute
+        latent, images = run(
+            family.model, family.positive, family.negative, image=torch.rand(1, 8, 8, 3), **inputs
+        ).result
+        shown = vae.decode(latent["samples"]).reshape(images.shape)
+    assert images.shape == (2, 16, 16, 3) and torch.equal(images, shown) and torch.isfinite(images).all()
+
+
 def test_a_diffusion_model_without_autoencoder_is_the_same(pack, tmp_path):
     """Load Diffusion Model and Load Checkpoint give one model."""
     import comfy.sd

@@ -61,6 +61,8 @@ def work(pack, tiny, tmp_path_factory) -> Iterator[SimpleNamespace]:
         usual["VIPaintInpaint"] = {**model, "fills": 1, "preset": "fast", **picture}
         usual["VIPaintFit"] = {**model, "preset": "fast", **picture}
         usual["VIPaintBaseline"] = {**model, "fills": 1, "method": {"method": "ding", "steps": 2}, **picture}
+        whole = {"degradation": "none"}
+        usual["VIPaintRestore"] = {**model, "fills": 1, "steps": 4, "degradation": whole, "noise": 0.0, **picture}
         usual["VIPaintComposite"] = {"fills": fills, "original": image, "mask": mask}
         cut = {"width": 16, "height": 16, "context": 2.0, "enlarge": 1.0}
         usual["VIPaintCrop"] = {"image": image, "mask": mask, **cut}
@@ -319,7 +321,7 @@ def fits(work: Any, node: str, result: tuple[Any, ...]) -> None:
 
 P, S, C, U = "VIPaintInpaint", "VIPaintSample", "VIPaintComposite", "VIPaintUncertainty"
 FIT, BASELINE, EMPTY = "VIPaintFit", "VIPaintBaseline", "VIPaintUnconditional"
-X, SAVE, LOAD = "VIPaintCrop", "VIPaintSavePosterior", "VIPaintLoadPosterior"
+R, X, SAVE, LOAD = "VIPaintRestore", "VIPaintCrop", "VIPaintSavePosterior", "VIPaintLoadPosterior"
 
 GREY = torch.full((1, HEIGHT, WIDTH, 3), 0.5)
 DOT = torch.zeros(1, HEIGHT, WIDTH)
@@ -502,6 +504,52 @@ VAES: list[Row] = [
     ("of-pixels", P, vae(pixel_space_vae=torch.tensor(1.0)), "vae; 16 channels; 3 channels"),
     ("nan", P, taesd(CHANNELS, torch.nan), "vae; NaN; --fp32-vae"),
     ("blind", P, taesd(CHANNELS, 0.0), of_size(1, *CELLS)),
+]
+
+
+def degraded(degradation: str, **knobs: Any) -> dict[str, Any]:
+    return {"degradation": {"degradation": degradation, **knobs}}
+
+
+RESTORED: list[Row] = [
+    ("no-mask", R, {"mask": None}, of_size(1, *CELLS)),
+    ("white-mask", R, {"mask": torch.ones(1, HEIGHT, WIDTH)}, of_size(1, *CELLS)),
+    ("grey-mask", R, {"mask": torch.full_like(DOT, 0.5)}, unlike({"mask": None})),
+    ("one-pixel", R, {"mask": 1 - DOT}, of_size(1, *CELLS)),
+    ("mask-size", R, {"mask": torch.ones(1, 8, 8)}, "mask; 24 x 32 pixels; 8 x 8 pixels"),
+    ("mask-nan", R, given("mask", lambda t: t * torch.nan), "mask; NaN"),
+    ("1-x-1", R, {**sized(1, 1, 0.0), **degraded("super-resolution", factor="8", kind="area")}, of_size(1, 1, 1)),
+    ("odd-size", R, {**sized(9, 7, 0.0), **degraded("super-resolution", factor="2", kind="bicubic")}, of_size(1, 3, 2)),
+    ("batch-of-2", R, {"image": GREY.expand(2, -1, -1, -1), "mask": TWO, "fills": 3}, of_size(6, *CELLS)),
+    ("double", R, given("image", lambda t: t.double()), AS_USUAL),
+    ("nan", R, given("image", lambda t: t * torch.nan), "image; NaN"),
+    ("bytes", R, given("image", lambda t: (t * 255).byte()), "image; torch.uint8"),
+    ("none", R, {"image": None}, "image; NoneType"),
+    ("larger-than-the-model", R, {**sized(8, 400), "mask": None}, "model; pictures of this size"),
+    ("noise-nan", R, {"noise": torch.nan}, "noise; a number; nan"),
+    ("noise-negative", R, {"noise": -0.1}, "noise; -0.1"),
+    ("noise-largest", R, {"noise": 1.0}, unlike({})),
+    ("steps-0", R, {"steps": 0}, "steps; from 4 to 200; 0"),
+    ("fills-text", R, {"fills": "2"}, "fills; '2'"),
+    ("unknown", R, degraded("rain"), "degradation; one of none; 'rain'"),
+    ("text", R, {"degradation": "none"}, "degradation; one of none; 'none'"),
+    ("nothing", R, {"degradation": {}}, "degradation; None"),
+    ("no-knob", R, degraded("gaussian blur"), "degradation; sigma to be a number from 0.1 to 32.0; None"),
+    ("sigma-nan", R, degraded("gaussian blur", sigma=torch.nan), "degradation; sigma; nan"),
+    ("wide", R, degraded("gaussian blur", sigma=6.0), "degradation; less than 24 pixels; reaches 24; smaller blur"),
+    ("long", R, degraded("motion blur", length=48.0, angle=0.0), "degradation; less than 24 pixels; reaches 24"),
+    ("nearly-wide", R, degraded("motion blur", length=46.0, angle=45.0), of_size(1, *CELLS)),
+    ("factor", R, degraded("super-resolution", factor="3", kind="area"), "degradation; factor; one of 2, 4, 8; '3'"),
+    ("factor-number", R, degraded("super-resolution", factor=2, kind="area"), "degradation; factor; found 2"),
+    ("kind", R, degraded("super-resolution", factor="2", kind="lanczos"), "degradation; kind; 'lanczos'"),
+    ("vae-none", R, {"vae": None}, "vae; NoneType"),
+    ("vae-4-channels", R, taesd(4), "vae; 16 latent channels; 4 channels"),
+    ("vae-of-pixels", R, vae(pixel_space_vae=torch.tensor(1.0)), "vae; 16 latent channels; 3 channels"),
+    ("vae-without-weights", R, vae(nothing=torch.zeros(1)), "vae; holds no VAE"),
+    ("vae-nan", R, taesd(CHANNELS, torch.nan), "model; NaN"),
+    ("vae-blind", R, taesd(CHANNELS, 0.0), of_size(1, *CELLS)),
+    ("model-fails", R, model(fails), "model; the network is broken"),
+    ("model-loses-numbers", R, model(loses_numbers), "model; NaN or infinity"),
 ]
 
 WIDGETS: list[Row] = [
@@ -751,6 +799,7 @@ TABLE = {
     "composite": COMPOSITES,
     "map": MAPS,
     "crop": CROPS,
+    "restored": RESTORED,
     **({"device": DEVICES} if torch.cuda.is_available() else {}),
 }
 ROWS = [
