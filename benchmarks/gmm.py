@@ -114,7 +114,8 @@ Method = Callable[[Problem, int, int], tuple[torch.Tensor, Evaluations]]
 
 # Modes of the mixture stay ambiguous down to their own width: guidance all the way.
 GUIDED = replace(PRESETS["balanced"], name="balanced, guided", guided_above=0.0, refine_steps=40, solver_steps=4)
-PARTICLES = replace(GUIDED, name="balanced, particles", particles=True, refine_steps=100)
+# As many passes as TDS.
+PARTICLES = replace(GUIDED, name="balanced, particles", particles=True, refine_steps=100, solver_steps=1)
 OURS = {preset.name: preset for preset in (*PRESETS.values(), GUIDED, PARTICLES)}
 
 

@@ -144,7 +144,8 @@ def _explain(
     reaches: list[torch.Tensor] = []
     direction, size = target, norm(target)
     for _ in range(steps):
-        for earlier in basis:
+        # Twice: once leaves rounding.
+        for earlier in [*basis, *basis]:
             direction = direction - (direction * earlier).flatten(1).sum(1)[:, None, None, None] * earlier
         length = norm(direction)
         # What is left of a direction that earlier ones span is rounding.

@@ -10,7 +10,8 @@ from gaussian import GaussianPrior, half_seen
 
 from vipaint_core import PRESETS, Observation, fit, sample
 from vipaint_core.denoiser import Counted
-from vipaint_core.refine import REFINERS
+from vipaint_core.operators import Mask
+from vipaint_core.refine import REFINERS, _explain
 
 SHAPE = (2, 3, 4)
 BASE = replace(PRESETS["fast"], levels=(30.0,), refine_steps=12)
@@ -35,6 +36,25 @@ def test_moment_matching_gives_the_exact_mean() -> None:
         residual = observation.latent[row].flatten()[seen] - mean[seen]
         exact = mean + left[:, seen] @ torch.linalg.solve(inner, residual)
         assert torch.allclose(found[row].flatten()[~seen], exact[~seen], atol=1e-8)
+
+
+def test_solver_survives_directions_that_are_nearly_spanned() -> None:
+    """Covariances from one eigenvalue to four: the second direction is anything between rounding and new."""
+    rows, generator = 2000, torch.Generator().manual_seed(0)
+    gap = torch.logspace(-17, -2, rows, dtype=torch.float64)[:, None]
+    values = 1 + gap * torch.randn(rows, 4, generator=generator, dtype=torch.float64)
+    rotation, _ = torch.linalg.qr(torch.randn(rows, 4, 4, generator=generator, dtype=torch.float64))
+    covariance = rotation * values[:, None] @ rotation.mT
+    residual = torch.randn(rows, 1, 2, 2, generator=generator, dtype=torch.float64)
+    variance = torch.full_like(residual, 0.1)
+
+    def product(v: torch.Tensor) -> torch.Tensor:
+        return (covariance @ v.reshape(rows, 4, 1)).reshape(v.shape)
+
+    shift, _ = _explain(product, variance, residual, torch.full_like(residual, 3.0), Mask(residual.isfinite()), 4)
+    inner = covariance + 0.1 * torch.eye(4, dtype=torch.float64)
+    exact = covariance @ torch.linalg.solve(inner, residual.reshape(rows, 4, 1))
+    torch.testing.assert_close(shift, exact.reshape(shift.shape), atol=1e-7, rtol=0)
 
 
 def errors(name: str, **settings) -> tuple[float, float]:
