@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 import torch
@@ -21,6 +21,19 @@ class SampleResult:
 
     latents: torch.Tensor
     evaluations: Evaluations
+
+
+@dataclass
+class SampleState:
+    """Unfinished draws. `draw_fills` updates it after every batch; drawing continues from it, in batches of any size.
+
+    latents: as in `SampleResult`, None before the first call. done: rows drawn. calls: network calls that they took.
+    """
+
+    latents: torch.Tensor | None = None
+    done: int = 0
+    calls: int = 0
+    evaluations: Evaluations = field(default_factory=Evaluations)
 
 
 class RowNoise:
@@ -61,6 +74,7 @@ def draw_fills(
     calls: int,
     first: int = 0,
     batch: int = 8,
+    state: SampleState | None = None,
     callback: Callable[[Progress], None] | None = None,
 ) -> SampleResult:
     """`fills` rows per image, drawn in batches: what every sampler of this package runs in.
@@ -69,20 +83,28 @@ def draw_fills(
     the rows' own observations, `image` (N,) their numbers and `noise()` standard normal latents.
     calls: network calls of one `draw`, for the callback's progress. Fill number f of an image is the
     same whatever `fills`, `first` and `batch` are (up to the rounding of differently sized batches).
-    Images with nothing hidden return their latent. Raises ValueError for fills below 1.
+    state: earlier, unfinished draws of the same arguments, continued in place; an exception leaves it at the last
+    whole batch. Images with nothing hidden return their latent. Raises ValueError for fills below 1.
     """
     if fills < 1 or first < 0 or batch < 1:
         raise ValueError(f"sample: expected fills >= 1, first >= 0, batch >= 1, found {fills}, {first}, {batch}")
-    out = observation.latent.repeat_interleave(fills, 0)
-    todo = (~observation.nothing_to_paint.repeat_interleave(fills, 0)).nonzero()[:, 0]
+    state = state if state is not None else SampleState()
+    if state.latents is None:
+        state.latents = observation.latent.repeat_interleave(fills, 0)
+    out = state.latents
+    todo = (~observation.nothing_to_paint.repeat_interleave(fills, 0)).nonzero()[state.done :, 0]
     chunks = todo.split(batch) if len(todo) else ()
-    counted = Counted(denoiser, "sample", len(chunks) * calls, callback)
+    counted = Counted(denoiser, "sample", state.calls + len(chunks) * calls, callback, state.calls)
     for chunk in chunks:
         image, fill = chunk // fills, first + chunk % fills
         seeds = [_mix(seed, int(i), int(f)) for i, f in zip(image, fill, strict=True)]
         noise = RowNoise(seeds, out.shape[1:], out.device, out.dtype)
         out[chunk] = draw(counted, observation.rows(image), image, noise)
-    return SampleResult(out, counted.evaluations)
+        state.done += len(chunk)
+        state.calls += calls
+        state.evaluations += counted.evaluations
+        counted.evaluations = Evaluations()
+    return SampleResult(out, state.evaluations)
 
 
 def sample(
@@ -93,6 +115,7 @@ def sample(
     *,
     first: int = 0,
     batch: int = 8,
+    state: SampleState | None = None,
     callback: Callable[[Progress], None] | None = None,
 ) -> SampleResult:
     """Draws `fills` pictures per image through the chain and refines them from s_1 to 0.
@@ -129,6 +152,7 @@ def sample(
         calls=preset.draw_calls(keypoints),
         first=first,
         batch=preset.rows(fills, batch),
+        state=state,
         callback=callback,
     )
 

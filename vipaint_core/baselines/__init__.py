@@ -9,7 +9,7 @@ import torch
 
 from ..denoiser import Counted, Denoiser, Progress
 from ..observation import Observation
-from ..sample import RowNoise, SampleResult, draw_fills
+from ..sample import RowNoise, SampleResult, SampleState, draw_fills
 from . import blended, copaint, daps, ding, dps, langevin, pigdm, psld, red_diff, repaint, resample, tds
 from .common import Baseline, Settings
 
@@ -28,6 +28,7 @@ def run_baseline(
     s_max: float = math.inf,
     first: int = 0,
     batch: int = 8,
+    state: SampleState | None = None,
     callback: Callable[[Progress], None] | None = None,
 ) -> SampleResult:
     """Draws `fills` pictures per image with the named method; its defaults where settings is None.
@@ -56,6 +57,7 @@ def run_baseline(
         calls=baseline.calls(chosen),
         first=first,
         batch=baseline.rows(fills, batch),
+        state=state,
         callback=callback,
     )
 
