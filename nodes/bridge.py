@@ -13,6 +13,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import comfy.conds
@@ -30,12 +31,16 @@ from torch.overrides import TorchFunctionMode
 
 from ..vipaint_core import VARIANCE_EXPLODING, Coordinate, Progress, rectified_flow
 from ..vipaint_core.denoiser import Denoiser
+from ..vipaint_core.jacobian_free import JacobianFree, step_for
+from .checkpointing import checkpointed
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Work = Callable[[Denoiser, Coordinate, torch.device], T]
 
+# Ways to get gradients, each in less memory than the one before.
+MODES = ("full", "checkpointed", "jacobian_free")
 # Image-to-image networks have no noise level; CogVideoX's v-prediction mixes two coordinates.
 _REFUSED = ("IMG_TO_IMG", "IMG_TO_IMG_FLOW", "V_PREDICTION_DDPM")
 # The host runs these at z = x0 + sigma * eps, whatever the network inside predicts.
@@ -57,13 +62,25 @@ class ModelError(RuntimeError):
     """The host's model failed."""
 
 
+class StreamedWeights(RuntimeError):
+    """The host streams weights through buffers that are overwritten before a backward pass reads them."""
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    # The host's own check clears the device's error, too.
+    check = getattr(comfy.model_management, "is_oom", lambda _: False)
+    words = ("out of memory", "can't allocate memory")
+    known = isinstance(error, comfy.model_management.OOM_EXCEPTION) or check(error)
+    return known or any(word in str(error).lower() for word in words)
+
+
 @contextlib.contextmanager
 def failures() -> Iterator[None]:
     """The host treats its memory's end itself, everything else gets a name."""
     try:
         yield
     except Exception as error:
-        if isinstance(error, comfy.model_management.OOM_EXCEPTION) or "out of memory" in str(error).lower():
+        if is_out_of_memory(error):
             raise
         raise ModelError(f"{type(error).__name__}: {error}") from error
 
@@ -147,18 +164,36 @@ def open_denoiser(
     gradient: bool,
     work: Work[T],
     beside: Sequence[Any] = (),
+    mode: str = "full",
+    room: float = 0.0,
 ) -> T:
     """Runs `work(denoiser, coordinate, device)` inside the host's guider and returns its result.
 
     shape: (rows, C, H, W) of the largest batch that `work` will ask for, in model scale; the host
     plans its memory with it. gradient: the denoiser is differentiable in u inside its `gradients()`.
     beside: patchers of other networks that `work` calls, loaded and made differentiable together with the model.
+    mode: one of `MODES`: `full` keeps every activation for backward, `checkpointed` the inputs of the network's
+    blocks, to the same result, `jacobian_free` nothing: see `JacobianFree`. room: bytes that activations will take,
+    for which the host unloads other models.
     `work` runs without inference mode and without gradients. The caller's model, its parameters'
     flags and the host's state are as before when this returns. Raises ModelError where the host cannot
-    run the model on these inputs.
+    run the model on these inputs, StreamedWeights where it cannot load it as a whole for backward.
     """
     place = coordinate(model)
-    patcher = _for_gradients(model) if gradient else model
+    if gradient and mode == "jacobian_free":
+        step = step_for(model.model.get_dtype_inference())
+        return open_denoiser(
+            model,
+            positive,
+            negative,
+            cfg=cfg,
+            shape=shape,
+            seed=seed,
+            gradient=False,
+            work=lambda denoiser, place, device: work(JacobianFree(denoiser, step), place, device),
+            beside=beside,
+        )
+    patcher = _for_gradients(model, room) if gradient else model
     if beside:
         patcher = patcher.clone()
         # Loaded later they could push the model out of memory while it is in use.
@@ -168,7 +203,7 @@ def open_denoiser(
     guider = comfy.samplers.CFGGuider(patcher)
     guider.set_conds(positive, negative)
     guider.set_cfg(cfg)
-    runner = _Runner(work, place, gradient)
+    runner = _Runner(work, place, gradient, mode == "checkpointed")
     zeros = torch.zeros((*shape[:2], 1, *shape[2:]) if has_frame(model) else shape)
     try:
         guider.sample(zeros, zeros, runner, sigmas, disable_pbar=True, seed=seed)
@@ -185,8 +220,8 @@ def open_denoiser(
 class _Runner(comfy.samplers.Sampler, Generic[T]):
     """A host sampler that hands its model to `work` instead of following the schedule."""
 
-    def __init__(self, work: Work[T], place: Coordinate, gradient: bool) -> None:
-        self.work, self.place, self.gradient = work, place, gradient
+    def __init__(self, work: Work[T], place: Coordinate, gradient: bool, in_blocks: bool) -> None:
+        self.work, self.place, self.gradient, self.in_blocks = work, place, gradient, in_blocks
         self.started, self.results = False, list[T]()
 
     def sample(
@@ -206,8 +241,12 @@ class _Runner(comfy.samplers.Sampler, Generic[T]):
         denoiser = HostDenoiser(model_wrap, options, self.place, self.gradient, ambient, framed)
         with torch.inference_mode(False), torch.no_grad(), contextlib.ExitStack() as stack:
             if self.gradient:
-                stack.enter_context(_differentiable([model_wrap.inner_model, *_loaded_modules(model_wrap)]))
+                _check_weights(model_wrap)
+                networks = [model_wrap.inner_model, *_loaded_modules(model_wrap)]
+                stack.enter_context(_differentiable(networks))
                 stack.enter_context(_ordinary_conditioning(model_wrap))
+                if self.in_blocks:
+                    stack.enter_context(checkpointed(networks, _PlainKernels))
             self.results.append(self.work(denoiser, self.place, noise.device))
         return noise
 
@@ -275,18 +314,19 @@ def gradients() -> Iterator[None]:
 
 
 class _PlainKernels(TorchFunctionMode):
-    """Where autograd meets one of the host's own kernels, calls its reference: some networks use them in any case."""
+    """Calls the reference in place of the host's own kernels, which autograd cannot follow: some networks use them in
+    any case. Also where it has nothing to follow: a block that is computed again must give what it gave before.
+    """
 
     def __torch_function__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        own = str(getattr(function, "__module__", "")).endswith(".comfy_kitchen")
-        if own and any(getattr(value, "requires_grad", False) for value in args):
+        if str(getattr(function, "__module__", "")).endswith(".comfy_kitchen"):
             function = getattr(importlib.import_module("comfy_kitchen.backends.eager"), function.__name__)
         return function(*args, **(kwargs or {}))
 
 
-def _for_gradients(model: Any) -> Any:
+def _for_gradients(model: Any, room: float) -> Any:
     """A clone of the model that backward can pass through; the caller's model stays as it is."""
     clone = resident(model).clone()
     if clone.get_additional_models_with_key("multigpu"):
@@ -295,7 +335,7 @@ def _for_gradients(model: Any) -> Any:
     transformer = clone.model_options.setdefault("transformer_options", {})
     # Sage and flash attention have no backward; the CPU's default raises in it.
     transformer["optimized_attention_override"] = _plain_attention
-    clone.add_wrapper(comfy.patcher_extension.WrappersMP.PREPARE_SAMPLING, _load_fully)
+    clone.add_wrapper(comfy.patcher_extension.WrappersMP.PREPARE_SAMPLING, partial(_load_fully, clone, room))
     return clone
 
 
@@ -313,9 +353,26 @@ def _plain_attention(_function: Callable[..., Any], *args: Any, **kwargs: Any) -
     return attention_pytorch(*args, **kwargs)
 
 
-def _load_fully(executor: Any, *args: Any, **kwargs: Any) -> Any:
+def _load_fully(model: Any, room: float, executor: Any, *args: Any, **kwargs: Any) -> Any:
     """Partly loaded models stream weights, with the hazard of dynamic ones."""
+    if not comfy.model_management.is_device_cpu(model.load_device):
+        own = [one for one in comfy.model_management.current_loaded_models if one.model and one.model.is_clone(model)]
+        missing = model.model_size() - sum(one.model_loaded_memory() for one in own)
+        comfy.model_management.free_memory(missing + room, model.load_device, keep_loaded=own)
     return executor(*args, **{**kwargs, "force_full_load": True})
+
+
+def _check_weights(model_wrap: Any) -> None:
+    """Some settings of the host stream in any case, and ControlNets are loaded as it sees fit."""
+    for patcher in (model_wrap.model_patcher, *getattr(model_wrap, "loaded_models", ())):
+        network = getattr(patcher, "model", None)
+        if isinstance(network, torch.nn.Module) and (patcher.is_dynamic() or is_elsewhere(network, patcher)):
+            raise StreamedWeights(f"the weights of {type(network).__name__} are streamed")
+
+
+def is_elsewhere(network: torch.nn.Module, patcher: Any) -> bool:
+    """Whether weights are not where the host runs them."""
+    return any(weight.device.type != patcher.load_device.type for weight in network.parameters())
 
 
 def _loaded_modules(model_wrap: Any) -> list[torch.nn.Module]:

@@ -59,7 +59,7 @@ def shape(case, rows=1):
     return rows, case.model.get_model_object("latent_format").latent_channels, *case.size
 
 
-def opened(pack, case, work, gradient, rows=1):
+def opened(pack, case, work, gradient, rows=1, mode="full"):
     with torch.inference_mode():
         return pack.bridge.open_denoiser(
             case.model,
@@ -70,6 +70,7 @@ def opened(pack, case, work, gradient, rows=1):
             seed=0,
             gradient=gradient,
             work=work,
+            mode=mode,
         )
 
 
@@ -568,3 +569,32 @@ def test_gradient_of_the_bound_agrees_with_finite_differences(pack, family, vari
     precise = contextlib.nullcontext() if family.name in SINGLE else float64(*networks(case))
     with precise:
         assert directional_error(pack, case) < 5e-4
+
+
+def products(pack, case, mode, count=3):
+    """x0 and products of its Jacobian with `count` random latents, of one graph."""
+    generator = torch.Generator().manual_seed(2)
+    u, *given = (torch.randn(shape(case, 2), generator=generator) for _ in range(1 + count))
+
+    def work(denoiser, _place, _device):
+        denoiser = pack.core.denoiser.Counted(denoiser, "sample", 1, None)
+        with denoiser.gradients():
+            point = u.clone().requires_grad_()
+            x0 = denoiser(point, 1.5)
+            return x0.detach(), [torch.autograd.grad(x0, point, v, retain_graph=True)[0] for v in given]
+
+    return opened(pack, case, work, gradient=True, rows=2, mode=mode)
+
+
+WRITES_INTO_INPUTS = {"sd15": with_control, "flux": with_control}
+
+
+def test_checkpointed_gradients_are_exact(pack, family):
+    """In every pass over the same graph, also where networks write into what they got."""
+    with torch.inference_mode():
+        case = WRITES_INTO_INPUTS.get(family.name, with_lora)(family)
+    x0, expected = products(pack, case, "full")
+    again, found = products(pack, case, "checkpointed")
+    torch.testing.assert_close(again, x0)
+    torch.testing.assert_close(found, expected)
+    assert not any("forward" in vars(module) for network in networks(case) for module in network.modules())
