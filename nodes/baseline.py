@@ -5,15 +5,16 @@ from __future__ import annotations
 import reprlib
 from dataclasses import Field, fields
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import torch
 from comfy_api.latest import io
 
-from ..vipaint_core import Coordinate
+from ..vipaint_core import SampleState
 from ..vipaint_core.baselines import BASELINES, Settings, run_baseline
 from ..vipaint_core.denoiser import Denoiser
-from . import bridge, painting, validation
+from . import bridge, memory, painting, validation
 from .observe import observe
 
 NODE = "VIPaintBaseline"
@@ -70,6 +71,7 @@ class VIPaintBaseline(io.ComfyNode):
                 painting.fills_input(),
                 method_input(),
                 *painting.observation_inputs(),
+                memory.gradients_input(),
             ],
             outputs=[painting.latent_output()],
         )
@@ -88,16 +90,18 @@ class VIPaintBaseline(io.ComfyNode):
         image: torch.Tensor | None = None,
         mask: torch.Tensor | None = None,
         vae: Any | None = None,
+        gradients: str = memory.AUTO,
     ) -> io.NodeOutput:
-        validation.check_widgets(cls, seed=seed, cfg=cfg, fills=fills)
+        validation.check_widgets(cls, seed=seed, cfg=cfg, fills=fills, gradients=gradients)
         name, settings = settings_of(method)
         painting.check_inputs(NODE, model, positive, negative)
         observation = observe(NODE, model, latent_image, image, mask, vae)
         painting.warn_if_nothing_to_paint(NODE, observation)
-        baseline, images = BASELINES[name], len(observation.latent)
-        report = bridge.reporter(model, baseline.planned(settings, images, fills, painting.BATCH), 0)
+        baseline, (images, *shape) = BASELINES[name], observation.latent.shape
+        report = bridge.reporter(model, baseline.planned(settings, images, fills, memory.BATCH), 0)
+        drawing = SampleState()
 
-        def work(denoiser: Denoiser, _place: Coordinate, device: torch.device) -> torch.Tensor:
+        def work(denoiser: Denoiser, device: torch.device, batch: int) -> torch.Tensor:
             return run_baseline(
                 name,
                 denoiser,
@@ -106,20 +110,13 @@ class VIPaintBaseline(io.ComfyNode):
                 fills,
                 settings=settings,
                 s_max=bridge.largest_level(model),
-                batch=painting.BATCH,
+                batch=batch,
+                state=drawing,
                 callback=report,
             ).latents
 
-        rows = min(images * fills, baseline.rows(fills, painting.BATCH))
-        with validation.explained(NODE):
-            latents = bridge.open_denoiser(
-                model,
-                positive,
-                negative,
-                cfg=cfg,
-                shape=(rows, *observation.latent.shape[1:]),
-                seed=seed,
-                gradient=baseline.needs_gradient,
-                work=work,
-            )
+        drawn, together = (1, fills) if baseline.particles else (images * fills, 0)
+        demand = memory.Demand(tuple(shape), drawn, together, baseline.needs_gradient)
+        opened = partial(bridge.open_denoiser, model, positive, negative, cfg=cfg, seed=seed)
+        latents = memory.run(NODE, model, opened, demand, gradients, work, drawing)
         return io.NodeOutput(painting.latent_of(NODE, model, latents))

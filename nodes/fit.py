@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from comfy_api.latest import io
 
-from . import painting, validation
+from . import memory, painting, validation
 
 NODE = "VIPaintFit"
 
@@ -28,6 +28,7 @@ class VIPaintFit(io.ComfyNode):
                 painting.cfg_input(),
                 painting.preset_input(),
                 *painting.observation_inputs(),
+                memory.gradients_input(),
             ],
             outputs=[painting.posterior_output()],
         )
@@ -45,8 +46,9 @@ class VIPaintFit(io.ComfyNode):
         image: torch.Tensor | None = None,
         mask: torch.Tensor | None = None,
         vae: Any | None = None,
+        gradients: str = memory.AUTO,
     ) -> io.NodeOutput:
-        validation.check_widgets(cls, seed=seed, cfg=cfg, preset=preset)
+        validation.check_widgets(cls, seed=seed, cfg=cfg, preset=preset, gradients=gradients)
         fitted, _ = painting.paint(
             NODE,
             model,
@@ -60,5 +62,6 @@ class VIPaintFit(io.ComfyNode):
             image=image,
             mask=mask,
             vae=vae,
+            gradients=gradients,
         )
         return io.NodeOutput(fitted)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from comfy_api.latest import io
 
-from . import painting, validation
+from . import memory, painting, validation
 
 NODE = "VIPaintInpaint"
 
@@ -37,6 +37,7 @@ class VIPaintInpaint(io.ComfyNode):
                 painting.fills_input(),
                 painting.preset_input(),
                 *painting.observation_inputs(),
+                memory.gradients_input(),
             ],
             outputs=[painting.latent_output(), painting.posterior_output()],
         )
@@ -55,8 +56,9 @@ class VIPaintInpaint(io.ComfyNode):
         image: torch.Tensor | None = None,
         mask: torch.Tensor | None = None,
         vae: Any | None = None,
+        gradients: str = memory.AUTO,
     ) -> io.NodeOutput:
-        validation.check_widgets(cls, seed=seed, cfg=cfg, fills=fills, preset=preset)
+        validation.check_widgets(cls, seed=seed, cfg=cfg, fills=fills, preset=preset, gradients=gradients)
         fitted, latents = painting.paint(
             NODE,
             model,
@@ -70,5 +72,6 @@ class VIPaintInpaint(io.ComfyNode):
             image=image,
             mask=mask,
             vae=vae,
+            gradients=gradients,
         )
         return io.NodeOutput(painting.latent_of(NODE, model, latents), fitted)

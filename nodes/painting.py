@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import comfy.model_management
 import torch
 from comfy_api.latest import io
 
-from ..vipaint_core import PRESETS, Coordinate, Fit, Observation, Preset, fit, planned_evaluations, sample
+from ..vipaint_core import PRESETS, Fit, FitState, Observation, Preset, SampleState, fit, planned_evaluations, sample
 from ..vipaint_core.denoiser import Denoiser
-from . import bridge, validation
+from . import bridge, memory, validation
 from .observe import observe
 
 log = logging.getLogger(__name__)
 
 CATEGORY = "VIPaint"
-BATCH = 8
 Posterior = io.Custom("VIPAINT_POSTERIOR")
 
 
@@ -132,6 +132,7 @@ def paint(
     image: torch.Tensor | None,
     mask: torch.Tensor | None,
     vae: Any | None,
+    gradients: str = memory.AUTO,
 ) -> tuple[Fit, torch.Tensor | None]:
     """Fits, then draws `fills` per picture (0: fits only). Returns the fit and latents in model scale."""
     check_inputs(node, model, positive, negative)
@@ -142,8 +143,9 @@ def paint(
     images = len(observation.latent)
     fit_calls = planned_evaluations(chosen, images, 0)
     report = bridge.reporter(model, planned_evaluations(chosen, images, fills), fit_calls)
+    fitting, drawing = FitState(), SampleState()
 
-    def work(denoiser: Denoiser, _place: Coordinate, device: torch.device) -> tuple[Fit, torch.Tensor | None]:
+    def work(denoiser: Denoiser, device: torch.device, batch: int) -> tuple[Fit, torch.Tensor | None]:
         fitted = fit(
             denoiser,
             observation.to(device),
@@ -151,31 +153,47 @@ def paint(
             seed,
             s_max=bridge.largest_level(model),
             family=bridge.family(model),
+            state=fitting,
             callback=report,
         )
-        drawn = sample(denoiser, fitted, seed, fills, batch=BATCH, callback=report).latents if fills else None
-        return fitted.to("cpu"), drawn
+        if not fills:
+            return fitted.to("cpu"), None
+        drawn = sample(denoiser, fitted, seed, fills, batch=batch, state=drawing, callback=report)
+        return fitted.to("cpu"), drawn.latents
 
-    return _run(
-        node, model, positive, negative, cfg, seed, observation, chosen, max(images * chosen.draws, fills), work
-    )
+    opened = partial(bridge.open_denoiser, model, positive, negative, cfg=cfg, seed=seed)
+    demand = _demand(observation, chosen, fills, chosen.draws if chosen.steps else 0)
+    return memory.run(node, model, opened, demand, gradients, work, drawing)
 
 
 def draw(
-    node: str, model: Any, positive: Any, negative: Any, fitted: Fit, *, seed: int, cfg: float, fills: int, first: int
+    node: str,
+    model: Any,
+    positive: Any,
+    negative: Any,
+    fitted: Fit,
+    *,
+    seed: int,
+    cfg: float,
+    fills: int,
+    first: int,
+    gradients: str = memory.AUTO,
 ) -> torch.Tensor:
     """Draws fills `first`, `first` + 1, ... of every picture; latents in model scale."""
     check_inputs(node, model, positive, negative)
     validation.check_posterior(node, model, fitted)
-    images = len(fitted.observation.latent)
-    calls = planned_evaluations(fitted.preset, images, fills) - planned_evaluations(fitted.preset, images, 0)
+    images, preset = len(fitted.observation.latent), fitted.preset
+    calls = planned_evaluations(preset, images, fills) - planned_evaluations(preset, images, 0)
     report = bridge.reporter(model, calls, 0)
+    drawing = SampleState()
 
-    def work(denoiser: Denoiser, _place: Coordinate, device: torch.device) -> torch.Tensor:
-        return sample(denoiser, fitted.to(device), seed, fills, first=first, batch=BATCH, callback=report).latents
+    def work(denoiser: Denoiser, device: torch.device, batch: int) -> torch.Tensor:
+        return sample(
+            denoiser, fitted.to(device), seed, fills, first=first, batch=batch, state=drawing, callback=report
+        ).latents
 
-    rows = images * fills
-    return _run(node, model, positive, negative, cfg, seed, fitted.observation, fitted.preset, rows, work)
+    opened = partial(bridge.open_denoiser, model, positive, negative, cfg=cfg, seed=seed)
+    return memory.run(node, model, opened, _demand(fitted.observation, preset, fills, 0), gradients, work, drawing)
 
 
 def latent_of(node: str, model: Any, latents: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -186,20 +204,8 @@ def latent_of(node: str, model: Any, latents: torch.Tensor) -> dict[str, torch.T
     return {"samples": out.to(device=device, dtype=dtype)}
 
 
-def _run(
-    node: str,
-    model: Any,
-    positive: Any,
-    negative: Any,
-    cfg: float,
-    seed: int,
-    observation: Observation,
-    preset: Preset,
-    rows: int,
-    work: bridge.Work,
-) -> Any:
-    shape = (max(1, min(rows, max(BATCH, len(observation.latent) * preset.draws))), *observation.latent.shape[1:])
-    with validation.explained(node):
-        return bridge.open_denoiser(
-            model, positive, negative, cfg=cfg, shape=shape, seed=seed, gradient=preset.needs_gradient, work=work
-        )
+def _demand(observation: Observation, preset: Preset, fills: int, draws: int) -> memory.Demand:
+    """Of `fills` fills per picture, and of a fit with so many draws (0: there is none)."""
+    images, *shape = observation.latent.shape
+    together = max(images * draws, fills if preset.particles else 0)
+    return memory.Demand(tuple(shape), 1 if preset.particles else images * fills, together, preset.needs_gradient)

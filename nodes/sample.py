@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from . import painting, validation
+from . import memory, painting, validation
 
 NODE = "VIPaintSample"
 
@@ -37,6 +37,7 @@ class VIPaintSample(io.ComfyNode):
                     advanced=True,
                     tooltip="Number of the first fill. After 4 fills, 4 here gives new ones with the same seed.",
                 ),
+                memory.gradients_input(),
             ],
             outputs=[painting.latent_output()],
         )
@@ -52,9 +53,19 @@ class VIPaintSample(io.ComfyNode):
         cfg: float,
         fills: int,
         first_fill: int = 0,
+        gradients: str = memory.AUTO,
     ) -> io.NodeOutput:
-        validation.check_widgets(cls, seed=seed, cfg=cfg, fills=fills, first_fill=first_fill)
+        validation.check_widgets(cls, seed=seed, cfg=cfg, fills=fills, first_fill=first_fill, gradients=gradients)
         latents = painting.draw(
-            NODE, model, positive, negative, posterior, seed=seed, cfg=cfg, fills=fills, first=first_fill
+            NODE,
+            model,
+            positive,
+            negative,
+            posterior,
+            seed=seed,
+            cfg=cfg,
+            fills=fills,
+            first=first_fill,
+            gradients=gradients,
         )
         return io.NodeOutput(painting.latent_of(NODE, model, latents))

@@ -47,3 +47,28 @@ def picture() -> tuple[torch.Tensor, torch.Tensor]:
     mask = torch.zeros(1, 64, 48)
     mask[:, :, 24:] = 1
     return image, mask
+
+
+@pytest.fixture
+def paint(pack, tiny, conditioning, picture):
+    """VIPaintInpaint on the picture, with what a test wants different."""
+    image, mask = picture
+    positive, negative = conditioning
+
+    def run(**changes):
+        arguments = {
+            "model": tiny.model,
+            "positive": positive,
+            "negative": negative,
+            "seed": 0,
+            "cfg": 1.0,
+            "fills": 2,
+            "preset": "fast",
+            "image": image,
+            "mask": mask,
+            "vae": tiny.vae,
+        }
+        with torch.inference_mode():
+            return pack.inpaint.VIPaintInpaint.execute(**{**arguments, **changes}).result
+
+    return run

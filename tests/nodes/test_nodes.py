@@ -14,31 +14,6 @@ import torch
 import torch.nn.functional as F
 
 
-@pytest.fixture
-def paint(pack, tiny, conditioning, picture):
-    """VIPaintInpaint on the picture, with what a test wants different."""
-    image, mask = picture
-    positive, negative = conditioning
-
-    def run(**changes):
-        arguments = {
-            "model": tiny.model,
-            "positive": positive,
-            "negative": negative,
-            "seed": 0,
-            "cfg": 1.0,
-            "fills": 2,
-            "preset": "fast",
-            "image": image,
-            "mask": mask,
-            "vae": tiny.vae,
-        }
-        with torch.inference_mode():
-            return pack.inpaint.VIPaintInpaint.execute(**{**arguments, **changes}).result
-
-    return run
-
-
 def test_what_visible_cells_owe_to_the_hole_is_measured(pack, tiny, picture):
     """An encoding with the true content in the hole is explained better than without the measured spill."""
     image, mask = picture
@@ -69,7 +44,7 @@ def test_schemas_match_execute_and_explain_every_socket(pack):
         assert [i.id for i in schema.inputs] == list(parameters), schema.node_id
         for socket in schema.inputs:
             assert socket.tooltip, f"{schema.node_id}.{socket.id}"
-            assert not socket.optional or parameters[socket.id].default is None
+            assert not socket.optional or parameters[socket.id].default == getattr(socket, "default", None)
         assert all(output.tooltip for output in schema.outputs), schema.node_id
         assert schema.description and schema.display_name and schema.search_aliases
         assert schema.category == "VIPaint"
