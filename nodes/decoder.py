@@ -25,6 +25,10 @@ class HostDecoder:
         # The host's last step is affine within [0, 1] and works in place.
         low, middle = vae.process_output(torch.tensor([0.0, 0.5])).tolist()
         self._offset, self._slope = low, 2 * (middle - low)
+        cell = int(vae.spacial_compression_encode())
+        channels = model.get_model_object("latent_format").latent_channels
+        # (C, h, w) of the latents.
+        self.shape = (channels, *(-(-length // cell) for length in size))
 
     def __call__(self, latents: torch.Tensor) -> torch.Tensor:
         comfy.model_management.throw_exception_if_processing_interrupted()

@@ -105,6 +105,17 @@ def operator_of(degradation: dict[str, Any], size: tuple[int, int]) -> tuple[Ope
     return Blur(kernel), 1
 
 
+def observed(
+    pixels: torch.Tensor, hole: torch.Tensor | None, operator: Operator, decoder: HostDecoder, noise: float
+) -> PixelObservation:
+    """Pictures (B, H, W, 3) as an observation; hole (B, 1, H, W), 1 is not to be believed. noise: see the node."""
+    # Nodes run in inference mode, whose tensors autograd refuses: leave it and copy.
+    with torch.inference_mode(False), torch.no_grad():
+        y = pixels.movedim(-1, 1).detach().cpu().clone()
+        seen = torch.ones_like(y[:, :1]) if hole is None else 1 - hole.detach().cpu().clone()
+        return PixelObservation(y, seen, operator, decoder, decoder.shape, math.hypot(noise, DECODER_ERROR))
+
+
 class VIPaintRestore(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -187,25 +198,14 @@ class VIPaintRestore(io.ComfyNode):
         painting.check_inputs(NODE, model, positive, negative)
         validation.check_decoder(NODE, model, vae)
         pixels = validation.check_image(NODE, "image", image)
-        hole = torch.zeros_like(pixels[..., 0])[:, None]
+        hole = None
         if mask is not None:
             hole = validation.check_mask(NODE, "mask", mask, len(pixels))
             validation.check_same_size(NODE, "mask", hole, pixels)
         operator, factor = operator_of(degradation, tuple(pixels.shape[1:3]))
         height, width = (factor * size for size in pixels.shape[1:3])
-        cell = int(vae.spacial_compression_encode())
-        channels = model.get_model_object("latent_format").latent_channels
         decoder = HostDecoder(model, vae, (height, width))
-        # Nodes run in inference mode, whose tensors autograd refuses: leave it and copy.
-        with torch.inference_mode(False), torch.no_grad():
-            observation = PixelObservation(
-                pixels.movedim(-1, 1).detach().cpu().clone(),
-                1 - hole.detach().cpu().clone(),
-                operator,
-                decoder,
-                (channels, -(-height // cell), -(-width // cell)),
-                math.hypot(noise, DECODER_ERROR),
-            )
+        observation = observed(pixels, hole, operator, decoder, noise)
         settings, rows = Restoration(steps=steps), len(pixels) * fills
         report = bridge.reporter(model, -(-rows // BATCH) * steps, 0)
 
@@ -227,7 +227,7 @@ class VIPaintRestore(io.ComfyNode):
                 positive,
                 negative,
                 cfg=cfg,
-                shape=(min(rows, BATCH), *observation.shape),
+                shape=(min(rows, BATCH), *decoder.shape),
                 seed=seed,
                 gradient=True,
                 work=work,

@@ -71,6 +71,10 @@ class Observation:
         """y - A(x0), (B, C, H, W)."""
         return self.operator.A(self.latent - x0)
 
+    def distance(self, x0: torch.Tensor) -> torch.Tensor:
+        """||y - x0|| over seen cells, soft ones by their precision, (B,)."""
+        return ((x0 - self.y).square() * self.seen).flatten(1).sum(1).add(1e-12).sqrt()
+
     @property
     def nothing_to_paint(self) -> torch.Tensor:
         """Images in which every cell is observed, (B,) bool."""

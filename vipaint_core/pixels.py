@@ -81,6 +81,10 @@ class PixelObservation:
         """y - A(decode(x0)), zeros where nothing is observed, (B, c, h, w)."""
         return torch.where(self.seen > 0, self.y, 0.0) - self.show(x0)
 
+    def distance(self, x0: torch.Tensor) -> torch.Tensor:
+        """||y - A(decode(x0))|| over seen pixels, soft ones by their precision, (B,)."""
+        return (self.residual(x0).square() * self.seen).flatten(1).sum(1).add(1e-12).sqrt()
+
     @property
     def variance(self) -> torch.Tensor:
         """Of the observation noise, (B, 1, h, w): larger for soft pixels; hidden ones are not asked."""

@@ -17,6 +17,7 @@ import torch
 from .denoiser import Counted
 from .observation import Observation
 from .operators import Mask
+from .pixels import PixelObservation
 from .posterior import transition
 from .presets import Preset
 
@@ -198,7 +199,7 @@ def dps(
     u: torch.Tensor,
     s: float,
     s_next: float,
-    observation: Observation,
+    observation: Observation | PixelObservation,
     noise: Noise,
     preset: Preset,
 ) -> torch.Tensor:
@@ -206,8 +207,7 @@ def dps(
     with denoiser.gradients():
         point = u.detach().requires_grad_()
         x0 = denoiser(point, s)
-        distance = ((x0 - observation.y).square() * observation.seen).flatten(1).sum(1).add(1e-12).sqrt()
-        (pull,) = torch.autograd.grad(distance.sum(), point)
+        (pull,) = torch.autograd.grad(observation.distance(x0).sum(), point)
     return _step(u, x0.detach(), s, s_next, noise, preset.eta) - preset.guidance * pull
 
 

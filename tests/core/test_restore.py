@@ -8,6 +8,7 @@ import pytest
 import torch
 from gaussian import GaussianPrior
 
+from vipaint_core.baselines import BASELINES, Settings, run_baseline
 from vipaint_core.denoiser import Counted
 from vipaint_core.operators import Compose, Downsample, Mask
 from vipaint_core.pixels import PixelObservation
@@ -178,6 +179,18 @@ def test_sweeps_go_on_until_the_residual_is_noise() -> None:
 
     one, many = misfit(1), misfit(8)
     assert (one > 2).all() and (many < one).all() and float(many.min()) < 1.5
+
+
+def test_dps_takes_pixels() -> None:
+    """The published gradient, through the decoder: its fills explain the pixels better than the prior's."""
+    observation = observe("reduced", sigma_y=0.02, decoder=curved)
+    settings = replace(BASELINES["dps"].settings(), steps=60)
+
+    def misfit(settings: Settings) -> float:
+        fills = run_baseline("dps", PRIOR, observation, 0, 8, settings=settings).latents
+        return float(observation.rows(torch.zeros(8, dtype=torch.long)).distance(fills).mean())
+
+    assert misfit(settings) < 0.5 * misfit(replace(settings, scale=0.0))
 
 
 def test_evaluations_are_counted_and_levels_stay_within_the_model_s() -> None:

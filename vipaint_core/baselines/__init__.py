@@ -8,8 +8,7 @@ from collections.abc import Callable
 import torch
 
 from ..denoiser import Counted, Denoiser, Progress
-from ..observation import Observation
-from ..sample import RowNoise, SampleResult, SampleState, draw_fills
+from ..sample import RowNoise, SampleResult, SampleState, Seen, draw_fills
 from . import blended, copaint, daps, ding, dps, langevin, pigdm, psld, red_diff, repaint, resample, tds
 from .common import Baseline, Settings
 
@@ -20,7 +19,7 @@ BASELINES: dict[str, Baseline] = {method.BASELINE.name: method.BASELINE for meth
 def run_baseline(
     name: str,
     denoiser: Denoiser,
-    observation: Observation,
+    observation: Seen,
     seed: int,
     fills: int,
     *,
@@ -33,6 +32,7 @@ def run_baseline(
 ) -> SampleResult:
     """Draws `fills` pictures per image with the named method; its defaults where settings is None.
 
+    observation: an `Observation`; "dps" takes a `PixelObservation` as well.
     s_max: the largest level that the model knows. Where fills are particles, `batch` is ignored: all
     fills of an image go into one batch, and each depends on the others. See `draw_fills`. Raises
     ValueError for unknown names and for settings of another method.
@@ -44,7 +44,7 @@ def run_baseline(
     if not isinstance(chosen, baseline.settings):
         raise ValueError(f"baseline {name}: expected {baseline.settings.__name__}, found {type(chosen).__name__}")
 
-    def draw(counted: Counted, watched: Observation, _image: torch.Tensor, noise: RowNoise) -> torch.Tensor:
+    def draw(counted: Counted, watched: Seen, _image: torch.Tensor, noise: RowNoise) -> torch.Tensor:
         with torch.no_grad():
             return baseline.draw(counted, watched, noise, chosen, s_max)
 

@@ -11,6 +11,7 @@ import torch
 from .. import refine
 from ..denoiser import Counted
 from ..observation import Observation
+from ..pixels import PixelObservation
 from ..presets import Preset
 from ..refine import Noise
 from .common import Baseline, Settings, knob, start, vp_levels
@@ -31,7 +32,7 @@ def dps_step(
     u: torch.Tensor,
     s: float,
     s_next: float,
-    observation: Observation,
+    observation: Observation | PixelObservation,
     noise: Noise,
     scale: float,
     eta: float,
@@ -42,7 +43,10 @@ def dps_step(
     return refine.dps(denoiser, u, s, s_next, observation, noise, preset)
 
 
-def draw(denoiser: Counted, observation: Observation, noise: Noise, settings: DPS, s_max: float) -> torch.Tensor:
+def draw(
+    denoiser: Counted, observation: Observation | PixelObservation, noise: Noise, settings: DPS, s_max: float
+) -> torch.Tensor:
+    """Of pixels it is latent DPS: the gradient passes through the decoder, too."""
     levels = vp_levels(s_max, settings.steps)
     u = start(noise, levels[0])
     for s, s_next in pairwise(levels):
