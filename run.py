@@ -3,7 +3,7 @@
 
     demo [OPTIONS]      inpaint a picture on a real ComfyUI server; PNGs appear in output/
     test [PYTEST ARGS]  ruff, format check, mypy and pytest
-    benchmark gmm|toy|ablation [OPTIONS]
+    benchmark gmm|toy|ablation|restoration [OPTIONS]
                         tables against exact answers, into benchmarks/results/; --quick: minutes, into output/
     benchmark soak [OPTIONS]
                         200 prompts in one server: does its memory grow?
@@ -372,8 +372,8 @@ def demo(host: Host, arguments: Sequence[str]) -> int:
 
 
 def benchmark(host: Host, arguments: Sequence[str]) -> int:
-    names = {"gmm": "gmm", "toy": "inpainting", "ablation": "ablation", "soak": "soak"}
-    modules = {name: f"benchmarks.{module}" for name, module in names.items()}
+    names = ("gmm", "toy", "ablation", "restoration", "soak")
+    modules = {name: f"benchmarks.{'inpainting' if name == 'toy' else name}" for name in names}
     if not arguments or arguments[0] not in modules:
         raise Failure(f"expected `benchmark {'|'.join(modules)}`, found `benchmark {' '.join(arguments)}`.")
     if os.environ.get("COMFYUI_PATH"):

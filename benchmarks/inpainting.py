@@ -27,11 +27,8 @@ overhead     wall time / time of the bare network calls, measured in the same ru
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import math
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -40,11 +37,8 @@ from typing import Any
 
 import torch
 from PIL import Image
-from safetensors import safe_open
-from safetensors.torch import save_file
 
-from benchmarks import host, plots
-from benchmarks.meter import Meter
+from benchmarks import host, parts, plots
 from benchmarks.report import QUICK, RESULTS, commit, markdown, provenance, read_csv, write_csv
 from benchmarks.samplers import EXTERNAL, KSAMPLER, PACK, Task, load_packs, samplers
 from benchmarks.toy_prior import model as toy
@@ -52,7 +46,6 @@ from benchmarks.toy_prior import pictures
 
 SEED = 5 * 10**8 + 1
 HELD_OUT = 1000
-CACHE = host.ROOT / ".cache" / "benchmarks"
 # Pictures painted, and kept, together.
 TOGETHER = 5
 # Pictures for those with hundreds or thousands of passes per fill.
@@ -161,65 +154,34 @@ def judge(
     }
 
 
-@dataclass(frozen=True)
-class Part:
-    """Fills of a few pictures, all of the first picture first, and what they cost together."""
-
-    latents: torch.Tensor
-    forward: int
-    backward: int
-    seconds: float
-    bare: float
-
-
-def paint_part(method: str, hole: str, first: int, last: int, fills: int, model: Any, vae: Any) -> Part:
+def paint_part(method: str, hole: str, first: int, last: int, fills: int, model: Any, vae: Any) -> parts.Part:
     """Paints the held-out pictures first..last-1, measured."""
     conditioning = PACK.unconditional.unconditional(model)
-    meter = Meter(model)
     originals = pictures.render(held_out(last)[first:])
-    with torch.inference_mode():
-        begin = time.perf_counter()
-        task = Task(meter.model, vae, conditioning, originals, pictures.hole(hole), fills, SEED + first)
-        latents = samplers()[method].draw(task)
-        seconds = time.perf_counter() - begin
-        bare = meter.bare_seconds(conditioning)
-    return Part(latents, meter.rows("plain", "graph"), meter.rows("backward"), seconds, bare)
 
+    def draw(metered: Any) -> torch.Tensor:
+        task = Task(metered, vae, conditioning, originals, pictures.hole(hole), fills, SEED + first)
+        return samplers()[method].draw(task)
 
-@lru_cache(maxsize=None)
-def checkpoint() -> str:
-    """A digest of the toy prior, a file of many megabytes."""
-    return hashlib.sha256(toy.CHECKPOINT.read_bytes()).hexdigest()
+    return parts.measured(draw, model)
 
 
 def key(method: str, hole: str, first: int, last: int, fills: int) -> str:
     """A digest of what decides a result, but the code."""
-    settings = repr(samplers()[method].settings)
-    return hashlib.sha256(repr((checkpoint(), settings, hole, first, last, fills, SEED)).encode()).hexdigest()[:16]
+    return parts.digest(repr(samplers()[method].settings), hole, first, last, fills, SEED)
 
 
 def cached_part(
     method: str, hole: str, first: int, last: int, fills: int, load: Callable[[], tuple[Any, Any]], fresh: bool
-) -> Part:
+) -> parts.Part:
     """`paint_part`, kept in a file named after what decides it, but the code."""
     file = part_file(method, hole, first, last, fills)
-    if not fresh and file.is_file():
-        return read_part(file)
-    part = paint_part(method, hole, first, last, fills, *load())
-    cost = {name: value for name, value in vars(part).items() if name != "latents"}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    save_file({"latents": part.latents.contiguous()}, file, {"cost": json.dumps(cost)})
-    return part
+    return parts.kept(file, fresh, lambda: paint_part(method, hole, first, last, fills, *load()))
 
 
 def part_file(method: str, hole: str, first: int, last: int, fills: int) -> Path:
     digest = key(method, hole, first, last, fills)
-    return CACHE / f"{method.replace(' ', '_')}-{hole}-{first}-{digest}.safetensors"
-
-
-def read_part(file: Path) -> Part:
-    with safe_open(file, "pt") as stored:
-        return Part(stored.get_tensor("latents"), **json.loads(stored.metadata()["cost"]))
+    return parts.CACHE / f"{method.replace(' ', '_')}-{hole}-{first}-{digest}.safetensors"
 
 
 def count_of(method: str, pictures: int) -> int:
@@ -236,24 +198,24 @@ def finished(file: Path, count: int, fills: int) -> dict[tuple[str, str], Score]
 
 def run(method: str, hole: str, count: int, fills: int, load: Callable[[], tuple[Any, Any]], fresh: bool) -> Score:
     """Score of the first `count` held-out pictures."""
-    parts = []
+    painted = []
     for first in range(0, count, TOGETHER):
-        parts.append(cached_part(method, hole, first, min(first + TOGETHER, count), fills, load, fresh))
+        painted.append(cached_part(method, hole, first, min(first + TOGETHER, count), fills, load, fresh))
         print(f"{hole:8}{method:18} {min(first + TOGETHER, count)} of {count}", end="\r", flush=True)
     truth, each = held_out(count), count * fills
     with torch.inference_mode():
-        painted = torch.cat([toy.decode(load()[1], part.latents) for part in parts])
-    seconds = sum(part.seconds for part in parts)
+        decoded = torch.cat([toy.decode(load()[1], part.latents) for part in painted])
+    seconds = sum(part.seconds for part in painted)
     return Score(
         method,
         hole,
         count,
         fills,
-        **judge(painted, truth, pictures.render(truth), pictures.hole(hole), fills),
-        forward=sum(part.forward for part in parts) / each,
-        backward=sum(part.backward for part in parts) / each,
+        **judge(decoded, truth, pictures.render(truth), pictures.hole(hole), fills),
+        forward=sum(part.forward for part in painted) / each,
+        backward=sum(part.backward for part in painted) / each,
         seconds=seconds / each,
-        overhead=seconds / sum(part.bare for part in parts),
+        overhead=seconds / sum(part.bare for part in painted),
         commit=commit(),
         key=key(method, hole, 0, count, fills),
     )
@@ -265,7 +227,7 @@ def strip(score: Score, vae: Any) -> Image.Image | None:
     if not file.is_file():
         return None
     with torch.inference_mode():
-        return to_image(torch.cat(list(toy.decode(vae, read_part(file).latents[: score.fills])), 2))
+        return to_image(torch.cat(list(toy.decode(vae, parts.read(file).latents[: score.fills])), 2))
 
 
 def to_image(picture: torch.Tensor) -> Image.Image:
@@ -290,7 +252,7 @@ def table(scores: list[Score]) -> str:
         "s",
         "overhead",
     )
-    parts = []
+    tables = []
     for hole in dict.fromkeys(s.hole for s in scores):
         rows = []
         for score in (s for s in scores if s.hole == hole):
@@ -314,8 +276,8 @@ def table(scores: list[Score]) -> str:
         note = (
             f"hidden: {', '.join(hidden)}; TV of an exact sampler {floor:.3f}" if floor is not None else "none hidden"
         )
-        parts.append(f"## {hole}\n\n{note}\n\n{markdown(header, rows)}")
-    return "\n".join(parts)
+        tables.append(f"## {hole}\n\n{note}\n\n{markdown(header, rows)}")
+    return "\n".join(tables)
 
 
 def summary(scores: list[Score]) -> str:

@@ -18,7 +18,7 @@ NODE = "VIPaintRestore"
 # Rows that are restored together: each holds the decoder's graph.
 BATCH = 4
 # What autoencoders cannot show of a picture, standard deviation of colours from 0 to 1.
-DECODER_ERROR = 0.02
+DECODER_ERROR = 0.015
 FACTORS = ("2", "4", "8")
 
 
@@ -150,6 +150,14 @@ class VIPaintRestore(io.ComfyNode):
                     tooltip="Noise levels from noise to picture: more takes longer and follows the given picture more "
                     "surely.",
                 ),
+                io.Int.Input(
+                    "attempts",
+                    default=Restoration().attempts,
+                    min=1,
+                    max=20,
+                    tooltip="How often a fill is drawn at most: again while it does not explain the given picture up "
+                    "to its noise, and the best one counts. More takes longer and fails less often.",
+                ),
                 degradation_input(),
                 io.Float.Input(
                     "noise",
@@ -186,6 +194,7 @@ class VIPaintRestore(io.ComfyNode):
         cfg: float,
         fills: int,
         steps: int,
+        attempts: int,
         degradation: dict[str, Any],
         noise: float,
         image: torch.Tensor,
@@ -193,7 +202,14 @@ class VIPaintRestore(io.ComfyNode):
         mask: torch.Tensor | None = None,
     ) -> io.NodeOutput:
         validation.check_widgets(
-            cls, seed=seed, cfg=cfg, fills=fills, steps=steps, degradation=degradation, noise=noise
+            cls,
+            seed=seed,
+            cfg=cfg,
+            fills=fills,
+            steps=steps,
+            attempts=attempts,
+            degradation=degradation,
+            noise=noise,
         )
         painting.check_inputs(NODE, model, positive, negative)
         validation.check_decoder(NODE, model, vae)
@@ -206,8 +222,8 @@ class VIPaintRestore(io.ComfyNode):
         height, width = (factor * size for size in pixels.shape[1:3])
         decoder = HostDecoder(model, vae, (height, width))
         observation = observed(pixels, hole, operator, decoder, noise)
-        settings, rows = Restoration(steps=steps), len(pixels) * fills
-        report = bridge.reporter(model, -(-rows // BATCH) * steps, 0)
+        settings, rows = Restoration(steps=steps, attempts=attempts), len(pixels) * fills
+        report = bridge.reporter(model, -(-rows // BATCH) * attempts * steps, 0)
 
         def work(denoiser: Denoiser, _place: Coordinate, device: torch.device) -> torch.Tensor:
             return restore(

@@ -16,11 +16,11 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageStat
 
 from tools import comfy_server
 from tools.comfy_server import ComfyServer, InvalidPrompt, PromptError
-from tools.demo import CANVAS, INNER, SCENES, contact_sheet, draw_input, draw_scene, hidden, load_workflow
+from tools.demo import CANVAS, INNER, contact_sheet, draw_input, draw_scene, hidden, load_workflow
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -472,7 +472,17 @@ def test_demo_scenes_hold_the_portrait() -> None:
         assert portrait.getpixel((at[0] + 10, at[1] + 20)) == inputs["picture"].getpixel(
             (at[0] + 10 - place[0], at[1] + 20 - place[1])
         )
-    assert draw_scene(SCENES[0], 3, "right")[0]["picture"].tobytes() == portrait.tobytes()
+    assert draw_scene("inpaint", 3, "right")[0]["picture"].tobytes() == portrait.tobytes()
+
+
+@pytest.mark.parametrize(("scene", "size"), [("deblur", 128), ("super_resolution", 16)])
+def test_demo_scenes_degrade_the_portrait(scene: str, size: int) -> None:
+    portrait, _ = draw_input(3, "right")
+    inputs, shown = draw_scene(scene, 3, "right")
+    assert shown.tobytes() == portrait.tobytes() and inputs["picture"].size == (size, size)
+    # In the mean it is the portrait.
+    means = [ImageStat.Stat(picture).mean for picture in (portrait, inputs["picture"])]
+    assert means[0] == pytest.approx(means[1], abs=2)
 
 
 def test_contact_sheet_holds_every_tile() -> None:
@@ -489,7 +499,7 @@ def test_workflow_must_have_the_agreed_nodes(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"w\.json"):
         load_workflow(file)
     file.write_text('{"checkpoint": {}, "picture": {}}')
-    with pytest.raises(ValueError, match="found no inpaint, save, uncertainty"):
+    with pytest.raises(ValueError, match="found no save, uncertainty, inpaint or restore"):
         load_workflow(file)
 
 

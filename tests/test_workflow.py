@@ -87,13 +87,16 @@ def test_a_seed_fixes_the_pixels(server: ComfyServer, workflow: Prompt) -> None:
 
 
 def shipped(server: ComfyServer, folder: Path, scene: str, inputs: dict[str, Image.Image] | None = None) -> Prompt:
-    """A shipped workflow with the pictures of its scene, or others, and the preset `fast`."""
+    """A shipped workflow with the pictures of its scene, or others, and quick settings."""
     prompt: Prompt = json.loads((ROOT / "workflows" / f"{scene}_api.json").read_text("utf-8"))
     for name, picture in (inputs or draw_scene(scene, 7, "right")[0]).items():
         picture.save(folder / f"{scene}_{name}.png")
         prompt[name]["inputs"]["image"] = server.upload_image(folder / f"{scene}_{name}.png")
     prompt["checkpoint"]["inputs"]["ckpt_name"] = CHECKPOINT.name
-    prompt["inpaint"]["inputs"].update(preset="fast", fills=2)
+    painter, quick = (
+        ("restore", {"steps": 6, "attempts": 1}) if "restore" in prompt else ("inpaint", {"preset": "fast"})
+    )
+    prompt[painter]["inputs"].update(quick, fills=2)
     return prompt
 
 
@@ -160,6 +163,31 @@ def test_a_hole_in_a_large_picture_is_painted_at_the_model_s_size(server: ComfyS
     assert first.shape == original.shape == (260, 300, 3)
     assert np.array_equal(first[~hole], original[~hole]) and np.array_equal(second[~hole], original[~hole])
     assert (first != second).any(-1)[hole].mean() > 0.5
+
+
+@pytest.mark.parametrize(("scene", "factor"), [("deblur", 1), ("super_resolution", 8)])
+def test_restored_pictures_explain_the_given_one(server: ComfyServer, tmp_path: Path, scene: str, factor: int) -> None:
+    """Reduced, they are far nearer to what was given than other portraits; the knobs are the editor's own."""
+    prompt = shipped(server, tmp_path, scene)
+
+    def reduced(picture: np.ndarray, by: int) -> np.ndarray:
+        return picture.reshape(16, by, 16, by, 3).mean((1, 3))
+
+    def distance(first: np.ndarray, second: np.ndarray) -> float:
+        return float(np.square(first - second).mean() ** 0.5)
+
+    given, other = (
+        reduced(np.asarray(draw_scene(scene, seed, "right")[0]["picture"]).astype(float), 8 // factor)
+        for seed in (7, 8)
+    )
+    fills = saved(server, prompt)["save"]
+    assert len(fills) == 2 and all(fill.shape == (128, 128, 3) for fill in fills)
+    assert max(distance(reduced(fill, 8), given) for fill in fills) < 0.5 * distance(other, given)
+    if factor > 1:
+        smaller = changed(prompt, "restore", **{"degradation.factor": "2"}, fills=1)
+        del smaller["spread"], smaller["uncertainty"]
+        (fill,) = saved(server, smaller)["save"]
+        assert fill.shape == (32, 32, 3)
 
 
 def test_a_baseline_takes_the_node_s_place(server: ComfyServer, workflow: Prompt) -> None:

@@ -1,7 +1,7 @@
-"""Inpaints a picture on a real ComfyUI server and shows the fills on one contact sheet.
+"""Paints a picture on a real ComfyUI server and shows the fills on one contact sheet.
 
-    python3 run.py demo [--scene inpaint|outpaint|crop_and_stitch] [--seed N] [--hole right|top|bottom|centre]
-                        [--picture FILE --mask FILE] ...
+    python3 run.py demo [--scene inpaint|outpaint|crop_and_stitch|deblur|super_resolution] [--seed N]
+                        [--hole right|top|bottom|centre] [--picture FILE --mask FILE] ...
 
 A scene is one of the workflows in workflows/, on a picture of the toy model's. The mask file is white where the
 picture is to be filled.
@@ -19,19 +19,30 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
 from benchmarks.toy_prior import CHECKPOINT, pictures
 from tools.comfy_server import ROOT, ComfyServer
+from vipaint_core.operators import Blur, Downsample, Operator, gaussian_kernel
 
-SCENES = ("inpaint", "outpaint", "crop_and_stitch")
-NODES = ("checkpoint", "picture", "inpaint", "save", "uncertainty")
+# What the second tile of a scene shows.
+SCENES = {
+    **dict.fromkeys(("inpaint", "outpaint", "crop_and_stitch"), "grey is painted"),
+    "deblur": "before it was blurred",
+    "super_resolution": "before it was reduced",
+}
+NODES = ("checkpoint", "picture", "save", "uncertainty")
+# The node that paints, one of these.
+PAINTERS = ("inpaint", "restore")
 # The part of a portrait that is outpainted to the portrait's size: left, top, right, bottom.
 INNER = (5, 8, 101, 109)
 # Size of the large picture, where the portrait lies in it, and the part of the portrait that is hidden there. It is
 # in the middle: the cut at the model's size is the portrait.
 CANVAS, PLACE, FACE = (300, 260), (107, 55), (32, 28, 96, 100)
+# What scenes are degraded with, as their workflows say.
+BLUR, FACTOR, NOISE = 3.0, 8, 0.02
 GREY, CANVAS_COLOUR = (128, 128, 128), (214, 208, 196)
 TILE, MARGIN, CAPTION = 256, 8, 16
 
@@ -44,12 +55,22 @@ def draw_input(seed: int, hole: str) -> tuple[Image.Image, Image.Image]:
     return Image.fromarray(picture.numpy(), "RGB"), Image.fromarray(mask.numpy(), "L").convert("RGB")
 
 
+def degraded(picture: Image.Image, operator: Operator, seed: int) -> Image.Image:
+    """What the operator makes of a picture, with noise."""
+    colours = operator.A(torch.from_numpy(np.array(picture)).movedim(-1, 0)[None] / 255)[0]
+    noisy = colours + NOISE * torch.randn(colours.shape, generator=torch.Generator().manual_seed(seed))
+    return Image.fromarray(noisy.clamp(0, 1).mul(255).round().byte().movedim(0, -1).numpy(), "RGB")
+
+
 def draw_scene(scene: str, seed: int, hole: str) -> tuple[dict[str, Image.Image], Image.Image]:
-    """What the nodes of a workflow load, by their ids, and the picture with what is to be painted in grey.
+    """What the nodes of a workflow load, by their ids, and what the scene's second tile shows; see `SCENES`.
 
     `hole` is the inpainting scene's.
     """
     picture, mask = draw_input(seed, hole)
+    if scene in ("deblur", "super_resolution"):
+        operator = Blur(gaussian_kernel(BLUR)) if scene == "deblur" else Downsample(FACTOR)
+        return {"picture": degraded(picture, operator, seed)}, picture
     if scene == "outpaint":
         shown = Image.new("RGB", picture.size, GREY)
         picture = picture.crop(INNER)
@@ -71,8 +92,9 @@ def load_workflow(file: Path, nodes: Sequence[str] = NODES) -> dict[str, Any]:
         raise FileNotFoundError(f"demo: expected a workflow in API format, found no file {file}")
     prompt: dict[str, Any] = json.loads(file.read_text("utf-8"))
     missing = [name for name in nodes if name not in prompt]
+    missing += [" or ".join(PAINTERS)] if not set(PAINTERS) & set(prompt) else []
     if missing:
-        raise ValueError(f"demo: expected the nodes {', '.join(nodes)} in {file.name}, found no {', '.join(missing)}")
+        raise ValueError(f"demo: expected in {file.name} the nodes that the demo sets, found no {', '.join(missing)}")
     return prompt
 
 
@@ -139,16 +161,17 @@ def run(options: argparse.Namespace) -> Path:
         prompt["checkpoint"]["inputs"]["ckpt_name"] = CHECKPOINT.name
         for name in inputs:
             prompt[name]["inputs"]["image"] = server.upload_image(folder / f"demo_{name}.png")
-        prompt["inpaint"]["inputs"]["seed"] = options.seed
+        (painter,) = (prompt[name]["inputs"] for name in PAINTERS if name in prompt)
+        painter["seed"] = options.seed
         if options.fills:
-            prompt["inpaint"]["inputs"]["fills"] = options.fills
+            painter["fills"] = options.fills
         entry = server.wait(server.queue(prompt), options.timeout, Progress(server))
         found = server.images(entry)
 
     absent = [name for name in ("save", "uncertainty") if not found.get(name)]
     if absent:
         raise ValueError(f"demo: expected pictures of the nodes save and uncertainty, found none of {absent}")
-    tiles = [("input", inputs["picture"]), ("grey is painted", shown)]
+    tiles = [("input", inputs["picture"]), (SCENES[options.scene], shown)]
     for index, data in enumerate(found["save"], 1):
         file = folder / f"demo_fill_{index}.png"
         file.write_bytes(data)
@@ -162,7 +185,7 @@ def run(options: argparse.Namespace) -> Path:
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="run.py demo", description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("--scene", choices=SCENES, default=SCENES[0], help="workflow to run")
+    parser.add_argument("--scene", choices=SCENES, default="inpaint", help="workflow to run")
     parser.add_argument("--seed", type=int, default=7, help="seed of the picture and of the fills")
     parser.add_argument(
         "--hole", choices=pictures.MASKS, default="right", help="part of the picture that scene inpaint hides"
@@ -177,8 +200,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     options = parser.parse_args(argv)
     if (options.picture is None) != (options.mask is None):
         parser.error("--picture and --mask go together")
-    if options.picture and options.scene == "outpaint":
-        parser.error("--picture: scene outpaint paints around a picture of its own")
+    if options.picture and options.scene not in ("inpaint", "crop_and_stitch"):
+        parser.error(f"--picture: scene {options.scene} has a picture of its own")
     return options
 
 

@@ -24,7 +24,8 @@ class Restoration:
     Jacobian, below it the estimates are as good as they get and are made to fit only. sweeps: so often at most is
     the decoder made linear anew at one level; solver_steps: products per sweep.
     spread_below: levels below it draw x0 given the state; above, where alternatives are still apart, draws of a
-    Gaussian lie between them and its mean goes on.
+    Gaussian lie between them and its mean goes on. attempts: so often at most is a fill drawn; again where it leaves
+    more than noise unexplained, and the best one counts.
     """
 
     steps: int = 15
@@ -33,6 +34,9 @@ class Restoration:
     sweeps: int = 3
     solver_steps: int = 2
     spread_below: float = 4.0
+    attempts: int = 3
+    enough: float = 1.2
+    again_from: float = 100.0
 
 
 def restore(
@@ -51,17 +55,37 @@ def restore(
 
     Every level estimates the picture given state and pixels and adds noise of the next level to it (Zhang et al. 2025,
     DAPS, arXiv 2407.01521): a state holds all of the last estimate, where the prior's own step would hold a part,
-    and evidence that came late still counts. s_max: the largest level that the model knows.
+    and evidence that came late still counts. Some still end in an alternative that the pixels exclude, which their
+    misfit shows: see `Restoration.attempts`. s_max: the largest level that the model knows.
     """
     chosen = settings if settings is not None else Restoration()
     levels = refine_levels(min(chosen.top, s_max), chosen.steps, s_min=0.1)
 
-    def draw(counted: Counted, watched: PixelObservation, _image: torch.Tensor, noise: RowNoise) -> torch.Tensor:
+    def descend(counted: Counted, watched: PixelObservation, every: RowNoise, rows: torch.Tensor) -> torch.Tensor:
+        def noise() -> torch.Tensor:
+            # Drawn for the other rows as well: a fill does not depend on its batch.
+            return every()[rows]
+
         u = math.sqrt(1 + levels[0] ** 2) * noise()
         for s, s_next in pairwise(levels):
             x0 = estimate(counted, u, s, watched, noise, chosen)
             u = x0 + s_next * noise() if s_next > 0 else x0
         return u
+
+    def draw(counted: Counted, watched: PixelObservation, _image: torch.Tensor, noise: RowNoise) -> torch.Tensor:
+        best, least = watched.latent, watched.y.new_full((len(watched.y), 1, 1, 1), math.inf)
+        for _ in range(chosen.attempts):
+            todo = (least > 1).flatten()
+            if not bool(todo.any()):
+                break
+            part = watched.rows(todo)
+            found = descend(counted, part, noise, todo)
+            with torch.no_grad():
+                misfit = part.misfit(part.residual(found))
+            better = misfit < least[todo]
+            best[todo] = torch.where(better, found, best[todo])
+            least[todo] = torch.where(better, misfit, least[todo])
+        return best
 
     return draw_fills(
         denoiser,
@@ -69,7 +93,7 @@ def restore(
         seed,
         fills,
         draw,
-        calls=chosen.steps,
+        calls=chosen.attempts * chosen.steps,
         first=first,
         batch=batch,
         callback=callback,

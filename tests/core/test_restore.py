@@ -193,6 +193,28 @@ def test_dps_takes_pixels() -> None:
     assert misfit(settings) < 0.5 * misfit(replace(settings, scale=0.0))
 
 
+def test_fills_that_do_not_explain_the_pixels_are_drawn_again() -> None:
+    """By the network calls of rows: all once, those that are worse than noise again; the best attempt counts."""
+    observation, called = observe("all", images=3, sigma_y=0.02, decoder=curved), []
+
+    def prior(u: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+        called.append(len(u))
+        return PRIOR(u, s)
+
+    def fills(attempts: int) -> tuple[torch.Tensor, torch.Tensor]:
+        called.clear()
+        settings = Restoration(steps=3, sweeps=1, solver_steps=1, attempts=attempts)
+        found = restore(prior, observation, 0, 1, settings=settings).latents
+        return found, observation.misfit(observation.residual(found)).flatten()
+
+    (once, first), (_, best) = fills(1), fills(6)
+    assert (first > 1).any() and (best <= first).all() and float(best.sum()) < 0.8 * float(first.sum())
+    rows = called[::3]
+    assert rows[0] == 3 and rows[1] == int((first > 1).sum()) and rows == sorted(rows, reverse=True)
+    kept = first <= 1
+    assert torch.allclose(fills(6)[0][kept], once[kept], atol=1e-6)
+
+
 def test_evaluations_are_counted_and_levels_stay_within_the_model_s() -> None:
     heard: list[float] = []
 
@@ -200,7 +222,9 @@ def test_evaluations_are_counted_and_levels_stay_within_the_model_s() -> None:
         heard.append(float(s.max()))
         return PRIOR(u, s)
 
-    result = restore(prior, observe("all"), 0, 2, settings=Restoration(steps=6, solver_steps=2, sweeps=1), s_max=14.6)
+    result = restore(
+        prior, observe("all"), 0, 2, settings=Restoration(steps=6, solver_steps=2, sweeps=1, attempts=1), s_max=14.6
+    )
     assert len(heard) == 6 and heard[0] == pytest.approx(14.6) and heard[-1] == pytest.approx(0.1, rel=1e-4)
     guided, drawn = sum(s > 1 for s in heard), sum(1 < s < 4 for s in heard)
     assert result.evaluations.forward == 12 and result.evaluations.backward == 2 * (2 * guided + drawn)

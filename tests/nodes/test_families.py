@@ -302,7 +302,16 @@ def test_families_restore_through_their_autoencoders(pack, family):
         found, numeric = pack.bridge.open_denoiser(family.model, family.positive, family.negative, work=work, **inputs)
     assert found > 1e-3 and found == pytest.approx(numeric, rel=2e-2)
     small = {"degradation": "super-resolution", "factor": "2", "kind": "area"}
-    inputs = {"seed": 0, "cfg": 1.0, "fills": 2, "steps": 4, "degradation": small, "noise": 0.0, "vae": vae}
+    inputs = {
+        "seed": 0,
+        "cfg": 1.0,
+        "fills": 2,
+        "steps": 4,
+        "attempts": 1,
+        "degradation": small,
+        "noise": 0.0,
+        "vae": vae,
+    }
     with torch.inference_mode():
         run = pack.restore.VIPaintRestore.execute
         latent, images = run(

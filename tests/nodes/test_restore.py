@@ -46,6 +46,7 @@ def restore(pack, tiny, conditioning, small):
             "cfg": 1.0,
             "fills": 1,
             "steps": 4,
+            "attempts": 1,
             "degradation": BLUR,
             "noise": 0.0,
             "image": small[0],

@@ -62,7 +62,8 @@ def work(pack, tiny, tmp_path_factory) -> Iterator[SimpleNamespace]:
         usual["VIPaintFit"] = {**model, "preset": "fast", **picture}
         usual["VIPaintBaseline"] = {**model, "fills": 1, "method": {"method": "ding", "steps": 2}, **picture}
         whole = {"degradation": "none"}
-        usual["VIPaintRestore"] = {**model, "fills": 1, "steps": 4, "degradation": whole, "noise": 0.0, **picture}
+        once = {"fills": 1, "steps": 4, "attempts": 1, "noise": 0.0}
+        usual["VIPaintRestore"] = {**model, **once, "degradation": whole, **picture}
         usual["VIPaintComposite"] = {"fills": fills, "original": image, "mask": mask}
         cut = {"width": 16, "height": 16, "context": 2.0, "enlarge": 1.0}
         usual["VIPaintCrop"] = {"image": image, "mask": mask, **cut}
@@ -530,6 +531,8 @@ RESTORED: list[Row] = [
     ("noise-negative", R, {"noise": -0.1}, "noise; -0.1"),
     ("noise-largest", R, {"noise": 1.0}, unlike({})),
     ("steps-0", R, {"steps": 0}, "steps; from 4 to 200; 0"),
+    ("attempts-0", R, {"attempts": 0}, "attempts; from 1 to 20; 0"),
+    ("attempts-float", R, {"attempts": 1.5}, "attempts; 1.5"),
     ("fills-text", R, {"fills": "2"}, "fills; '2'"),
     ("unknown", R, degraded("rain"), "degradation; one of none; 'rain'"),
     ("text", R, {"degradation": "none"}, "degradation; one of none; 'none'"),
