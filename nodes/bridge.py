@@ -481,12 +481,15 @@ def reporter(model: Any, calls: int, fit_calls: int) -> Callable[[Progress], Non
     @torch.no_grad()
     def report(progress: Progress) -> None:
         nonlocal shown
-        value = progress.call + (fit_calls if progress.stage == "sample" else 0)
+        drawing = progress.stage == "sample"
+        value = progress.call + (fit_calls if drawing else 0)
+        # Smaller batches than planned take more calls.
+        planned = max(calls, fit_calls + progress.calls if drawing else 1, 1)
         preview = None
         if previewer is not None and progress.x0 is not None and time.monotonic() - shown > _PREVIEW_SECONDS:
             x0 = progress.x0[:1].unsqueeze(2) if framed else progress.x0[:1]
             preview = previewer.decode_latent_to_preview_image("JPEG", x0)
             shown = time.monotonic()
-        bar.update_absolute(value, max(calls, 1), preview)
+        bar.update_absolute(value, planned, preview)
 
     return report

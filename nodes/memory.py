@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
@@ -12,6 +13,8 @@ import comfy.model_management
 import comfy.ops
 import torch
 from comfy_api.latest import io
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from ..vipaint_core import SampleState
 from ..vipaint_core.denoiser import Denoiser
@@ -25,8 +28,10 @@ Work = Callable[[Denoiser, torch.device, int], T]
 
 BATCH = 8
 AUTO = "auto"
-# Peak above the weights in units of the host's estimate for a plain pass of these rows: `benchmark memory`.
-NEED = {"full": 12.0, "checkpointed": 4.0, "jacobian_free": 1.0}
+# What backward needs at once, of all bytes that a plain pass allocates one after the other, and the most that `full`
+# needs of what the host reckons for the pass; `benchmark memory` finds up to 0.72, 0.22 and 27.
+SHARES = {"full": 0.8, "checkpointed": 0.25}
+WORST = 32
 
 
 def gradients_input() -> io.Input:
@@ -46,12 +51,13 @@ def gradients_input() -> io.Input:
 @dataclass(frozen=True)
 class Demand:
     """shape: (C, H, W) of a latent. drawn: rows to draw in all. together: rows that cannot be split, of a fit or of
-    particles. gradient: whether the network is differentiated."""
+    particles; passes: through the network, in one graph. gradient: whether it is differentiated."""
 
     shape: tuple[int, ...]
     drawn: int
     together: int
     gradient: bool
+    passes: int = 1
 
     @property
     def batch(self) -> int:
@@ -59,34 +65,76 @@ class Demand:
 
 
 class Choice(NamedTuple):
-    """How to get gradients, and how many rows to draw at once."""
+    """How to get gradients, how many rows to draw at once, and bytes for them beside the weights."""
 
     mode: str
     batch: int
+    need: float
     why: str
 
 
-def choose(model: Any, demand: Demand, wanted: str = AUTO) -> Choice:
-    """wanted: a mode, or `auto` for the first that fits. Quantised weights get `jacobian_free` in any case."""
-    if (what := quantised(model)) is not None:
-        return Choice(bridge.MODES[-1], demand.batch, f"the weights are quantised ({what})")
-    if wanted != AUTO:
-        return Choice(wanted, demand.batch, "as chosen")
-    free = available(model)
-    for mode in bridge.MODES[:-1]:
+def choose(demand: Demand, row: float, free: float) -> Choice:
+    """The first mode that fits, with as many rows as fit.
+
+    row: bytes that a plain pass of one row allocates in all. free: bytes beside the weights.
+    """
+    for mode, share in SHARES.items():
         batch = demand.batch
-        while (needed := need(model, demand, batch, mode)) > free and batch > 1:
+        while (need := share * row * max(batch, demand.together * demand.passes)) > free and batch > 1:
             batch = (batch + 1) // 2
-        why = f"{mode} needs {_gb(needed)} beside the weights, {_gb(free)} are free for it"
-        if needed <= free:
-            return Choice(mode, batch, why)
-    return Choice(bridge.MODES[-1], demand.batch, why)
+        why = f"{mode} needs {_gb(need)} beside the weights, {_gb(free)} are free for it"
+        if need <= free:
+            return Choice(mode, batch, need, why)
+    return Choice(bridge.MODES[-1], demand.batch, 0.0, why)
 
 
-def need(model: Any, demand: Demand, batch: int, mode: str) -> float:
-    """Bytes beside the weights; guidance doubles them, as the host counts."""
-    rows = max(batch, demand.together)
-    return NEED[mode] * float(model.memory_required([2 * rows, *demand.shape]))
+def first_choice(model: Any, demand: Demand, wanted: str) -> Choice | None:
+    """What can be known before the model is loaded, if anything; wanted: a mode, or `auto`.
+
+    Quantised weights get `jacobian_free` in any case.
+    """
+    if not demand.gradient:
+        return Choice(bridge.MODES[-1], demand.batch, 0.0, "no gradients")
+    if (what := quantised(model)) is not None:
+        return Choice(bridge.MODES[-1], demand.batch, 0.0, f"the weights are quantised ({what})")
+    if wanted != AUTO:
+        return Choice(wanted, demand.batch, 0.0, "as chosen")
+    free, plain = available(model), unit(model, demand.shape, 2)
+    if free < plain:
+        why = f"the weights leave {_gb(free)} free, a plain pass needs {_gb(plain)}"
+        return Choice(bridge.MODES[-1], demand.batch, 0.0, why)
+    choice = choose(demand, WORST / SHARES[bridge.MODES[0]] * plain, free)
+    return choice if choice[:2] == (bridge.MODES[0], demand.batch) else None
+
+
+def unit(model: Any, shape: tuple[int, ...], rows: int) -> float:
+    """Bytes that the host reckons for a plain pass of latents (C, H, W) where attention takes no memory of its own."""
+    network = model.model
+    cells = rows * math.prod(shape[1:]) * comfy.model_management.dtype_size(network.get_dtype_inference())
+    return 0.01 * float(network.memory_usage_factor) * cells * 2**20
+
+
+class Allocations(TorchDispatchMode):
+    """total: bytes that operations have allocated for their results, one after the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = {x.untyped_storage()._cdata for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)}
+        result = func(*args, **(kwargs or {}))
+        for out in tree_leaves(result):
+            if isinstance(out, torch.Tensor) and out.untyped_storage()._cdata not in given:
+                self.total += out.untyped_storage().nbytes()
+        return result
+
+
+def allocated(denoiser: Denoiser, shape: tuple[int, ...], device: torch.device) -> float:
+    """Bytes that a plain pass of one latent (C, H, W) allocates in all."""
+    with Allocations() as allocations:
+        denoiser(torch.zeros(1, *shape, device=device), torch.ones(1, device=device))
+    return float(allocations.total)
 
 
 def available(model: Any) -> float:
@@ -127,38 +175,52 @@ def run(
     opened: `open_denoiser` with the model and its prompts. `work` goes on after a failure: it keeps what is
     finished, the fills in `drawing`. Smaller batches come before the next mode.
     """
-    choice = choose(model, demand, wanted) if demand.gradient else Choice(bridge.MODES[-1], demand.batch, "")
-    mode, batch = choice.mode, choice.batch
-    if demand.gradient:
-        log.info("%s: gradients %s, %d at once: %s", node, *choice)
+    choice = first_choice(model, demand, wanted)
     while True:
         try:
             with validation.explained(node):
+                if choice is None:
+                    row = opened(
+                        shape=(1, *demand.shape),
+                        gradient=True,
+                        work=lambda denoiser, _place, device: allocated(denoiser, demand.shape, device),
+                    )
+                    choice = choose(demand, row, available(model))
+                mode, batch, need, why = choice
+                if demand.gradient:
+                    log.info("%s: gradients %s, %d at once: %s", node, mode, batch, why)
                 return opened(
                     shape=(max(batch, demand.together), *demand.shape),
                     gradient=demand.gradient,
                     mode=mode,
-                    room=need(model, demand, batch, mode),
+                    room=need,
                     work=lambda denoiser, _place, device, batch=batch: work(denoiser, device, batch),
                 )
         except bridge.StreamedWeights as error:
-            mode, reason = bridge.MODES[-1], str(error)
+            choice = Choice(bridge.MODES[-1], demand.batch, 0.0, str(error))
         except Exception as error:
             if not bridge.is_out_of_memory(error):
                 raise
-            reason = "out of memory"
-            if batch > 1 and drawing.latents is not None:
-                batch = (batch + 1) // 2
-            elif demand.gradient and mode != bridge.MODES[-1]:
-                mode, batch = bridge.MODES[bridge.MODES.index(mode) + 1], demand.batch
-            else:
+            choice = less(demand, choice, drawing.latents is not None)
+            if choice is None:
                 raise
         # The failed run's tensors live as long as its exception: until here.
         gc.collect()
         comfy.model_management.unload_all_models()
         comfy.model_management.soft_empty_cache()
-        way = f"gradients {mode}, " if demand.gradient else ""
-        log.warning("%s: %s; goes on with %s%d at once", node, reason, way, batch)
+        log.warning("%s: %s; goes on with less", node, choice.why)
+
+
+def less(demand: Demand, choice: Choice | None, in_batches: bool) -> Choice | None:
+    """What to try where memory has ended, None where nothing is left. in_batches: smaller ones may help."""
+    why = "out of memory"
+    if choice is None:
+        return Choice(bridge.MODES[-1], demand.batch, 0.0, why)
+    if choice.batch > 1 and in_batches:
+        return choice._replace(batch=(choice.batch + 1) // 2, why=why)
+    if demand.gradient and choice.mode != bridge.MODES[-1]:
+        return Choice(bridge.MODES[bridge.MODES.index(choice.mode) + 1], demand.batch, 0.0, why)
+    return None
 
 
 def _gb(size: float) -> str:

@@ -162,7 +162,7 @@ def paint(
         return fitted.to("cpu"), drawn.latents
 
     opened = partial(bridge.open_denoiser, model, positive, negative, cfg=cfg, seed=seed)
-    demand = _demand(observation, chosen, fills, chosen.draws if chosen.steps else 0)
+    demand = _demand(observation, chosen, fills, fits=True)
     return memory.run(node, model, opened, demand, gradients, work, drawing)
 
 
@@ -193,7 +193,9 @@ def draw(
         ).latents
 
     opened = partial(bridge.open_denoiser, model, positive, negative, cfg=cfg, seed=seed)
-    return memory.run(node, model, opened, _demand(fitted.observation, preset, fills, 0), gradients, work, drawing)
+    return memory.run(
+        node, model, opened, _demand(fitted.observation, preset, fills, fits=False), gradients, work, drawing
+    )
 
 
 def latent_of(node: str, model: Any, latents: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -204,8 +206,11 @@ def latent_of(node: str, model: Any, latents: torch.Tensor) -> dict[str, torch.T
     return {"samples": out.to(device=device, dtype=dtype)}
 
 
-def _demand(observation: Observation, preset: Preset, fills: int, draws: int) -> memory.Demand:
-    """Of `fills` fills per picture, and of a fit with so many draws (0: there is none)."""
+def _demand(observation: Observation, preset: Preset, fills: int, fits: bool) -> memory.Demand:
     images, *shape = observation.latent.shape
-    together = max(images * draws, fills if preset.particles else 0)
-    return memory.Demand(tuple(shape), 1 if preset.particles else images * fills, together, preset.needs_gradient)
+    drawn, together, passes = images * fills, 0, 1
+    if preset.particles:
+        drawn, together = 1, fills
+    if fits and preset.steps:
+        together, passes = max(together, images * preset.draws), preset.fit_calls // preset.steps
+    return memory.Demand(tuple(shape), drawn, together, preset.needs_gradient, passes)

@@ -19,33 +19,75 @@ def messages(caplog):
     return lambda: [record.getMessage() for record in caplog.records if "VIPaint" in record.getMessage()]
 
 
+ROW = 1000.0
+
+
 @pytest.mark.parametrize(
-    ("share", "expected"),
+    ("free", "expected"),
     [
-        ({"full": 1.01}, ("full", 8)),
-        ({"full": 0.6}, ("full", 4)),
-        ({"full": 0.13}, ("full", 1)),
-        ({"full": 0.1, "checkpointed": 1.01}, ("checkpointed", 8)),
-        ({"checkpointed": 0.13}, ("checkpointed", 1)),
-        ({"checkpointed": 0.1}, ("jacobian_free", 8)),
+        (0.8 * 8, ("full", 8)),
+        (0.8 * 8 - 0.1, ("full", 4)),
+        (0.8, ("full", 1)),
+        (0.79, ("checkpointed", 2)),
+        (0.25, ("checkpointed", 1)),
+        (0.24, ("jacobian_free", 8)),
+        (-1.0, ("jacobian_free", 8)),
     ],
 )
-def test_the_first_mode_that_fits_is_chosen(pack, tiny, monkeypatch, share, expected):
-    """share: of what a mode needs for all rows at once."""
-    demand = pack.memory.Demand(SHAPE, 20, 0, True)
-    monkeypatch.setattr(pack.memory, "NEED", {"full": 20.0, "checkpointed": 1.0, "jacobian_free": 1.0})
-    free = min(part * pack.memory.need(tiny.model, demand, 8, mode) for mode, part in share.items())
-    monkeypatch.setattr(pack.memory, "available", lambda _: free)
-    found = pack.memory.choose(tiny.model, demand)
-    assert found[:2] == expected
+def test_the_first_mode_that_fits_is_chosen(pack, free, expected):
+    """free: in units of what a pass allocates."""
+    found = pack.memory.choose(pack.memory.Demand(SHAPE, 20, 0, True), ROW, free * ROW)
+    assert (found.mode, found.batch) == expected
+    assert found.need <= max(free, 0) * ROW
     assert "beside the weights" in found.why
-    assert pack.memory.choose(tiny.model, demand, "full")[:2] == ("full", 8)
 
 
-def test_rows_that_cannot_be_split_count_in_full(pack, tiny, monkeypatch):
-    demand = pack.memory.Demand(SHAPE, 4, 50, True)
-    monkeypatch.setattr(pack.memory, "available", lambda _: 0.9 * pack.memory.need(tiny.model, demand, 1, "full"))
-    assert pack.memory.choose(tiny.model, demand).mode == "checkpointed"
+def test_rows_that_cannot_be_split_count_with_all_their_passes(pack):
+    found = pack.memory.choose(pack.memory.Demand(SHAPE, 4, 5, True, passes=3), ROW, 15 * 0.8 * ROW - 1)
+    assert (found.mode, found.batch) == ("checkpointed", 4)
+
+
+def test_the_network_is_measured_where_the_worst_case_does_not_fit(pack, tiny, paint, monkeypatch, messages):
+    """A plain pass tells what the graph needs: more than the activations that are saved, not many times as much."""
+    expected = paint(preset="balanced", fills=3)[0]["samples"]
+    demand = pack.memory.Demand((16, 8, 6), 3, 0, True)
+    worst = 3 * pack.memory.WORST * pack.memory.unit(tiny.model, demand.shape, 2)
+    assert pack.memory.first_choice(tiny.model, demand, "auto").mode == "full"
+    free = [0.99 * worst]
+    monkeypatch.setattr(pack.memory, "available", lambda _: free[0])
+    assert pack.memory.first_choice(tiny.model, demand, "auto") is None
+    assert torch.equal(paint(preset="balanced", fills=3)[0]["samples"], expected)
+    assert "gradients full, 3 at once" in messages()[-1]
+    monkeypatch.setattr(pack.memory, "allocated", lambda *_: 1.3 * free[0])
+    paint(preset="balanced", fills=3)
+    assert "gradients checkpointed, 3 at once" in messages()[-1]
+    free[0] = 0
+    paint(preset="balanced", fills=3)
+    assert "gradients jacobian_free, 3 at once: the weights leave 0.0 GB" in messages()[-1]
+
+
+@pytest.mark.parametrize("cfg", [1.0, 3.0])
+def test_a_plain_pass_tells_the_size_of_the_graph(pack, tiny, conditioning, cfg):
+    positive, negative = conditioning
+    saved = []
+
+    def work(denoiser, _place, device):
+        total = pack.memory.allocated(denoiser, SHAPE, device)
+        with (
+            denoiser.gradients(),
+            torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x) or x, lambda x: x),
+        ):
+            denoiser(torch.randn(1, *SHAPE).requires_grad_(), torch.ones(1))
+        return total
+
+    with torch.inference_mode():
+        total = pack.bridge.open_denoiser(
+            tiny.model, positive, negative, cfg=cfg, shape=(1, *SHAPE), seed=0, gradient=True, work=work
+        )
+    weights = {w.untyped_storage().data_ptr() for w in tiny.model.model.parameters()}
+    storages = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in saved}
+    graph = sum(size for place, size in storages.items() if place not in weights)
+    assert 0.2 * total < graph < 0.8 * total
 
 
 class Failing:
@@ -70,8 +112,12 @@ def test_batches_shrink_until_they_fit(tiny, paint, messages):
     failing = Failing(tiny.model, lambda rows, graph: graph and rows > 2)
     found = paint(preset="balanced", fills=7, model=failing.model)[0]["samples"]
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
-    modes = [message.split("; ")[-1] for message in messages() if "out of memory" in message]
-    assert modes == ["goes on with gradients full, 4 at once", "goes on with gradients full, 2 at once"]
+    assert [message.split(":")[1] for message in messages() if "gradients" in message][-3:] == [
+        " gradients full, 7 at once",
+        " gradients full, 4 at once",
+        " gradients full, 2 at once",
+    ]
+    assert sum("out of memory; goes on with less" in message for message in messages()) == 2
 
 
 def test_the_next_mode_takes_over(tiny, paint, messages):
@@ -80,8 +126,8 @@ def test_the_next_mode_takes_over(tiny, paint, messages):
     failing = Failing(tiny.model, lambda _rows, graph: graph)
     found = paint(preset="balanced", gradients="checkpointed", model=failing.model)[0]["samples"]
     assert torch.equal(found, expected)
-    assert "as chosen" in messages()[-3]
-    assert messages()[-1].endswith("goes on with gradients jacobian_free, 2 at once")
+    assert "gradients checkpointed, 2 at once: as chosen" in messages()[-5]
+    assert messages()[-1] == "VIPaintInpaint: gradients jacobian_free, 2 at once: out of memory"
 
 
 def test_finished_fills_and_steps_are_kept(pack, tiny, paint, monkeypatch):
@@ -122,7 +168,7 @@ def test_streamed_weights_are_not_differentiated(pack, tiny, paint, monkeypatch,
     monkeypatch.setattr(pack.bridge, "is_elsewhere", lambda *_: True)
     found = paint(preset="balanced", gradients="full")[0]["samples"]
     assert torch.equal(found, expected)
-    assert "streamed; goes on with gradients jacobian_free" in messages()[-1]
+    assert "gradients jacobian_free, 2 at once: the weights of SD3 are streamed" in messages()[-1]
 
 
 def test_quantised_weights_are_not_differentiated(pack, tiny, paint, monkeypatch):
@@ -132,7 +178,7 @@ def test_quantised_weights_are_not_differentiated(pack, tiny, paint, monkeypatch
     layer = torch.nn.Linear(16, 16)
     weight = QuantizedTensor.from_float(layer.weight.detach(), "TensorCoreFP8E4M3Layout")
     layer.weight = torch.nn.Parameter(weight, requires_grad=False)
-    choice = pack.memory.choose(SimpleNamespace(model=layer), pack.memory.Demand(SHAPE, 1, 0, True), "full")
+    choice = pack.memory.first_choice(SimpleNamespace(model=layer), pack.memory.Demand(SHAPE, 1, 0, True), "full")
     assert choice.mode == "jacobian_free" and "QuantizedTensor" in choice.why
 
 
