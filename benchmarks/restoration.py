@@ -36,7 +36,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from benchmarks import parts
-from benchmarks.inpainting import SEED, held_out, seam, to_image
+from benchmarks.inpainting import SEED, held_out, into_readme, seam, to_image
 from benchmarks.report import QUICK, RESULTS, commit, markdown, provenance, read_csv, write_csv
 from benchmarks.samplers import PACK, Task, preset
 from benchmarks.toy_prior import model as toy
@@ -275,31 +275,38 @@ def enlarged(problem: Problem, originals: torch.Tensor) -> torch.Tensor:
     return F.interpolate(problem.given(originals), originals.shape[-2:], mode="bicubic").clamp(0, 1)
 
 
+QUALITY = ("pictures", "PSNR", "explained", "attributes", "valid", "seam")
+
+
+def quality(score: Score) -> tuple[str, ...]:
+    return (
+        str(score.pictures),
+        "-" if score.psnr is None else f"{score.psnr:.1f} dB",
+        f"{score.explained:.1f} dB",
+        f"{100 * score.attributes:.0f} %",
+        f"{100 * score.valid:.0f} %",
+        "-" if score.seam is None else f"{score.seam:+.1f}",
+    )
+
+
 def table(scores: list[Score]) -> str:
     """One Markdown table per problem."""
-    header = ("method", "pictures", "fills", "PSNR", "explained", "attributes", "valid", "seam")
-    header += ("forward", "backward", "s")
     tables = []
     for problem in dict.fromkeys(score.problem for score in scores):
         rows = [
-            (
-                score.method,
-                str(score.pictures),
-                str(score.fills),
-                "-" if score.psnr is None else f"{score.psnr:.1f} dB",
-                f"{score.explained:.1f} dB",
-                f"{100 * score.attributes:.0f} %",
-                f"{100 * score.valid:.0f} %",
-                "-" if score.seam is None else f"{score.seam:+.1f}",
-                f"{score.forward:.0f}",
-                f"{score.backward:.0f}",
-                f"{score.seconds:.1f}",
-            )
+            (score.method, *quality(score), f"{score.forward:.0f}", f"{score.backward:.0f}", f"{score.seconds:.1f}")
             for score in scores
             if score.problem == problem
         ]
-        tables.append(f"## {problem}\n\n{markdown(header, rows)}")
+        tables.append(f"## {problem}\n\n{markdown(('method', *QUALITY, 'forward', 'backward', 's'), rows)}")
     return "\n".join(tables)
+
+
+def summary(scores: list[Score]) -> str:
+    """One table for the README."""
+    return markdown(
+        ("problem", "method", *QUALITY), [(score.problem, score.method, *quality(score)) for score in scores]
+    )
 
 
 def sheet(scores: list[Score], vae: Any, tile: int = 128) -> Image.Image | None:
@@ -366,7 +373,7 @@ def main() -> None:
     write_csv(file, [asdict(score) for score in scores])
     about = (__doc__ or "").split("\n\n", 3)
     (out / "restoration.md").write_text(
-        f"# {about[0]}\n\n`python3 run.py benchmark restoration`, seed {SEED}, {provenance()}.\n\n"
+        f"# {about[0]}\n\n`python3 run.py benchmark restoration`, {options.fills} fill per picture, seed {SEED}, {provenance()}.\n\n"
         f"```\n{about[3].strip()}\n```\n\n{table(scores)}",
         "utf-8",
     )
@@ -375,6 +382,8 @@ def main() -> None:
         print("restoration.png is left as it is: the fills of its rows are not in .cache/benchmarks")
     else:
         picture.save(out / "restoration.png", optimize=True)
+    if out == RESULTS:
+        into_readme("restoration", summary(scores))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from comfy_api.latest import io
 from ..vipaint_core import Coordinate, PixelObservation, Restoration, restore
 from ..vipaint_core.denoiser import Denoiser
 from ..vipaint_core.operators import Blur, Compose, Downsample, Operator, gaussian_kernel, motion_kernel
-from . import bridge, painting, validation
+from . import bridge, memory, painting, validation
 from .decoder import HostDecoder
 
 NODE = "VIPaintRestore"
@@ -223,7 +223,11 @@ class VIPaintRestore(io.ComfyNode):
         decoder = HostDecoder(model, vae, (height, width))
         observation = observed(pixels, hole, operator, decoder, noise)
         settings, rows = Restoration(steps=steps, attempts=attempts), len(pixels) * fills
-        report = bridge.reporter(model, -(-rows // BATCH) * attempts * steps, 0)
+        demand = memory.Demand(decoder.shape, min(rows, BATCH), 0, True)
+        choice = memory.choose(model, demand)
+        # The decoder is differentiated in any case, so the network may be.
+        mode = "full" if choice.mode == "full" else "checkpointed"
+        report = bridge.reporter(model, -(-rows // choice.batch) * attempts * steps, 0)
 
         def work(denoiser: Denoiser, _place: Coordinate, device: torch.device) -> torch.Tensor:
             return restore(
@@ -233,22 +237,28 @@ class VIPaintRestore(io.ComfyNode):
                 fills,
                 settings=settings,
                 s_max=bridge.largest_level(model),
-                batch=BATCH,
+                batch=choice.batch,
                 callback=report,
             ).latents
 
-        with validation.explained(NODE):
-            latents = bridge.open_denoiser(
-                model,
-                positive,
-                negative,
-                cfg=cfg,
-                shape=(min(rows, BATCH), *decoder.shape),
-                seed=seed,
-                gradient=True,
-                work=work,
-                beside=[decoder.patcher],
-            )
+        try:
+            with validation.explained(NODE):
+                latents = bridge.open_denoiser(
+                    model,
+                    positive,
+                    negative,
+                    cfg=cfg,
+                    shape=(choice.batch, *decoder.shape),
+                    seed=seed,
+                    gradient=True,
+                    work=work,
+                    beside=[decoder.patcher],
+                    mode=mode,
+                    room=memory.need(model, demand, choice.batch, mode),
+                )
+        except bridge.StreamedWeights as error:
+            fix = "Free memory, or load a smaller model."
+            raise validation.problem(NODE, "model", "one that memory holds as a whole", str(error), fix) from error
         latent = painting.latent_of(NODE, model, latents)
         decoded = vae.decode(latent["samples"])
         # Autoencoders of films return an axis of frames.

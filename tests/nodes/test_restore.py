@@ -156,6 +156,19 @@ def test_pictures_of_any_size_explain_what_is_seen(pack, tiny, restore, degradat
     assert F.mse_loss(found, given) < 0.5 * F.mse_loss(other, given)
 
 
+def test_in_little_memory_fills_are_the_same(pack, restore, monkeypatch):
+    """With checkpoints in network and decoder, one at a time."""
+    expected = restore(fills=2)[0]
+    monkeypatch.setattr(pack.memory, "choose", lambda *_: pack.memory.Choice("checkpointed", 1, ""))
+    torch.testing.assert_close(restore(fills=2)[0], expected, rtol=1e-2, atol=1e-2)
+
+
+def test_streamed_weights_are_explained(pack, restore, monkeypatch):
+    monkeypatch.setattr(pack.bridge, "is_elsewhere", lambda *_: True)
+    with pytest.raises(ValueError, match=r"VIPaintRestore, input `model`: expected one that memory holds.*streamed"):
+        restore()
+
+
 def test_hidden_pixels_do_not_matter(restore, small):
     image, mask = small
     other = torch.where(mask[..., None] > 0, 1 - image, image)
