@@ -82,7 +82,8 @@ def restore(
             found = descend(counted, part, noise, todo)
             with torch.no_grad():
                 misfit = part.misfit(part.residual(found))
-            better = misfit < least[todo]
+            # What is no number shall be seen.
+            better = ~(misfit >= least[todo])
             best[todo] = torch.where(better, found, best[todo])
             least[todo] = torch.where(better, misfit, least[todo])
         return best
