@@ -224,10 +224,12 @@ class VIPaintRestore(io.ComfyNode):
         observation = observed(pixels, hole, operator, decoder, noise)
         settings, rows = Restoration(steps=steps, attempts=attempts), len(pixels) * fills
         demand = memory.Demand(decoder.shape, min(rows, BATCH), 0, True)
-        choice = memory.choose(model, demand)
-        # The decoder is differentiated in any case, so the network may be.
-        mode = "full" if choice.mode == "full" else "checkpointed"
-        report = bridge.reporter(model, -(-rows // choice.batch) * attempts * steps, 0)
+        choice = memory.first_choice(model, demand, memory.AUTO)
+        # Where it is not sure that all fits. The decoder is differentiated in any case, so the network is, too.
+        mode, batch, room = "checkpointed", 1, 0.0
+        if choice is not None and choice.mode == "full":
+            mode, batch, room, _ = choice
+        report = bridge.reporter(model, -(-rows // batch) * attempts * steps, 0)
 
         def work(denoiser: Denoiser, _place: Coordinate, device: torch.device) -> torch.Tensor:
             return restore(
@@ -237,7 +239,7 @@ class VIPaintRestore(io.ComfyNode):
                 fills,
                 settings=settings,
                 s_max=bridge.largest_level(model),
-                batch=choice.batch,
+                batch=batch,
                 callback=report,
             ).latents
 
@@ -248,13 +250,13 @@ class VIPaintRestore(io.ComfyNode):
                     positive,
                     negative,
                     cfg=cfg,
-                    shape=(choice.batch, *decoder.shape),
+                    shape=(batch, *decoder.shape),
                     seed=seed,
                     gradient=True,
                     work=work,
                     beside=[decoder.patcher],
                     mode=mode,
-                    room=memory.need(model, demand, choice.batch, mode),
+                    room=room,
                 )
         except bridge.StreamedWeights as error:
             fix = "Free memory, or load a smaller model."
