@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 SHAPE = (16, 6, 8)
 
@@ -171,15 +172,50 @@ def test_streamed_weights_are_not_differentiated(pack, tiny, paint, monkeypatch,
     assert "gradients jacobian_free, 2 at once: the weights of SD3 are streamed" in messages()[-1]
 
 
-def test_quantised_weights_are_not_differentiated(pack, tiny, paint, monkeypatch):
-    from comfy.quant_ops import QuantizedTensor
+def loaded(path, **options):
+    import comfy.sd
 
+    with torch.inference_mode():
+        return comfy.sd.load_checkpoint_guess_config(str(path), output_vae=False, output_clip=False, **options)[0]
+
+
+def test_quantised_weights_are_not_differentiated(pack, tiny, paint, tmp_path, messages):
+    """Whatever was asked for. The file is one that the host's loader quantises layers of."""
     assert pack.memory.quantised(tiny.model) is None
-    layer = torch.nn.Linear(16, 16)
-    weight = QuantizedTensor.from_float(layer.weight.detach(), "TensorCoreFP8E4M3Layout")
-    layer.weight = torch.nn.Parameter(weight, requires_grad=False)
-    choice = pack.memory.first_choice(SimpleNamespace(model=layer), pack.memory.Demand(SHAPE, 1, 0, True), "full")
-    assert choice.mode == "jacobian_free" and "QuantizedTensor" in choice.why
+    tensors = load_file(tiny.path)
+    config = torch.tensor(list(json.dumps({"format": "float8_e4m3fn"}).encode()), dtype=torch.uint8)
+    for name in [name for name in tensors if "joint_blocks" in name and name.endswith(".weight")]:
+        weight, stem = tensors[name], name.removesuffix("weight")
+        if weight.ndim == 2:
+            scale = weight.abs().max() / 448
+            tensors |= {name: (weight / scale).to(torch.float8_e4m3fn), f"{stem}weight_scale": scale}
+            tensors[f"{stem}comfy_quant"] = config.clone()
+    save_file(tensors, tmp_path / "quantised.safetensors")
+    model = loaded(tmp_path / "quantised.safetensors")
+    found = paint(model=model, preset="balanced", gradients="full")[0]["samples"]
+    assert torch.isfinite(found).all()
+    assert "jacobian_free, 2 at once: the weights are quantised (QuantizedTensor)" in messages()[-1]
+
+
+def test_weights_that_are_only_stored_in_8_bits_are_differentiated(pack, tiny, conditioning):
+    """The host casts them; the gradient is that of the network that it runs."""
+    model = loaded(tiny.path, model_options={"dtype": torch.float8_e4m3fn})
+    assert model.model.get_dtype() == torch.float8_e4m3fn and pack.memory.quantised(model) is None
+    u, v, w = (torch.randn(1, *SHAPE) for _ in range(3))
+
+    def work(denoiser, _place, _device):
+        s, step = torch.tensor([1.5]), 1e-2
+        with denoiser.gradients():
+            point = u.clone().requires_grad_()
+            (gradient,) = torch.autograd.grad(denoiser(point, s), point, w)
+        ahead, behind = (denoiser(u + size * v, s).double() for size in (step, -step))
+        return (gradient * v).sum(), ((ahead - behind) * w).sum() / (2 * step)
+
+    with torch.inference_mode():
+        analytic, numeric = pack.bridge.open_denoiser(
+            model, *conditioning, cfg=1.0, shape=(1, *SHAPE), seed=0, gradient=True, work=work
+        )
+    assert float(analytic) == pytest.approx(float(numeric), rel=2e-3, abs=2e-3)
 
 
 @pytest.mark.parametrize(
