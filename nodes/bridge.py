@@ -70,7 +70,7 @@ def is_out_of_memory(error: Exception) -> bool:
     # The host's own check clears the device's error, too.
     check = getattr(comfy.model_management, "is_oom", lambda _: False)
     words = ("out of memory", "can't allocate memory")
-    known = isinstance(error, comfy.model_management.OOM_EXCEPTION) or check(error)
+    known = isinstance(error, (MemoryError, comfy.model_management.OOM_EXCEPTION)) or check(error)
     return known or any(word in str(error).lower() for word in words)
 
 

@@ -29,7 +29,7 @@ Work = Callable[[Denoiser, torch.device, int], T]
 BATCH = 8
 AUTO = "auto"
 # What backward needs at once, of all bytes that a plain pass allocates one after the other, and the most that `full`
-# needs of what the host reckons for the pass; `benchmark memory` finds up to 0.72, 0.22 and 27.
+# needs of what the host reckons for the pass; `benchmark memory` finds up to 0.72, 0.22 and 25.
 SHARES = {"full": 0.8, "checkpointed": 0.25}
 WORST = 32
 

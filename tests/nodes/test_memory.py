@@ -67,28 +67,34 @@ def test_the_network_is_measured_where_the_worst_case_does_not_fit(pack, tiny, p
     assert "gradients jacobian_free, 3 at once: the weights leave 0.0 GB" in messages()[-1]
 
 
-@pytest.mark.parametrize("cfg", [1.0, 3.0])
-def test_a_plain_pass_tells_the_size_of_the_graph(pack, tiny, conditioning, cfg):
-    positive, negative = conditioning
-    saved = []
+def saved(pack, tiny, conditioning, mode, cfg=1.0):
+    """Bytes that autograd keeps of a pass beside the weights, and those that a plain pass allocates in all."""
+    kept = []
 
     def work(denoiser, _place, device):
         total = pack.memory.allocated(denoiser, SHAPE, device)
-        with (
-            denoiser.gradients(),
-            torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x) or x, lambda x: x),
-        ):
+        with denoiser.gradients(), torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
             denoiser(torch.randn(1, *SHAPE).requires_grad_(), torch.ones(1))
         return total
 
     with torch.inference_mode():
         total = pack.bridge.open_denoiser(
-            tiny.model, positive, negative, cfg=cfg, shape=(1, *SHAPE), seed=0, gradient=True, work=work
+            tiny.model, *conditioning, cfg=cfg, shape=(1, *SHAPE), seed=0, gradient=True, mode=mode, work=work
         )
-    weights = {w.untyped_storage().data_ptr() for w in tiny.model.model.parameters()}
-    storages = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in saved}
-    graph = sum(size for place, size in storages.items() if place not in weights)
+    weights = {weight.untyped_storage().data_ptr() for weight in tiny.model.model.parameters()}
+    storages = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in kept}
+    return sum(size for place, size in storages.items() if place not in weights), total
+
+
+@pytest.mark.parametrize("cfg", [1.0, 3.0])
+def test_a_plain_pass_tells_the_size_of_the_graph(pack, tiny, conditioning, cfg):
+    graph, total = saved(pack, tiny, conditioning, "full", cfg)
     assert 0.2 * total < graph < 0.8 * total
+
+
+def test_checkpoints_are_small(pack, tiny, conditioning):
+    full, checkpointed = (saved(pack, tiny, conditioning, mode)[0] for mode in ("full", "checkpointed"))
+    assert checkpointed < 0.3 * full
 
 
 class Failing:
