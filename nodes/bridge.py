@@ -241,7 +241,7 @@ class _Runner(comfy.samplers.Sampler, Generic[T]):
         denoiser = HostDenoiser(model_wrap, options, self.place, self.gradient, ambient, framed)
         with torch.inference_mode(False), torch.no_grad(), contextlib.ExitStack() as stack:
             if self.gradient:
-                _check_weights(model_wrap)
+                check_weights(model_wrap)
                 networks = [model_wrap.inner_model, *_loaded_modules(model_wrap)]
                 stack.enter_context(_differentiable(networks))
                 stack.enter_context(_ordinary_conditioning(model_wrap))
@@ -362,8 +362,8 @@ def _load_fully(model: Any, room: float, executor: Any, *args: Any, **kwargs: An
     return executor(*args, **{**kwargs, "force_full_load": True})
 
 
-def _check_weights(model_wrap: Any) -> None:
-    """Some settings of the host stream in any case, and ControlNets are loaded as it sees fit."""
+def check_weights(model_wrap: Any) -> None:
+    """Raises StreamedWeights: some settings of the host stream in any case, and ControlNets are loaded as it sees fit."""
     for patcher in (model_wrap.model_patcher, *getattr(model_wrap, "loaded_models", ())):
         network = getattr(patcher, "model", None)
         if isinstance(network, torch.nn.Module) and (patcher.is_dynamic() or is_elsewhere(network, patcher)):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -176,6 +178,17 @@ def test_streamed_weights_are_not_differentiated(pack, tiny, paint, monkeypatch,
     found = paint(preset="balanced", gradients="full")[0]["samples"]
     assert torch.equal(found, expected)
     assert "gradients jacobian_free, 2 at once: the weights of SD3 are streamed" in messages()[-1]
+
+
+def test_streamed_control_networks_are_found(pack, tiny):
+    """The host loads them beside the model, as it sees fit."""
+    cpu = torch.device("cpu")
+    for device, dynamic, found in (("cpu", False, False), ("cpu", True, True), ("meta", False, True)):
+        network = torch.nn.Linear(2, 2, device=device)
+        control = SimpleNamespace(model=network, load_device=cpu, is_dynamic=lambda dynamic=dynamic: dynamic)
+        guider = SimpleNamespace(model_patcher=tiny.model, loaded_models=[control])
+        with pytest.raises(pack.bridge.StreamedWeights, match="Linear") if found else contextlib.nullcontext():
+            pack.bridge.check_weights(guider)
 
 
 def loaded(path, **options):

@@ -839,14 +839,14 @@ def run_out_of_memory() -> None:
 
 
 def paint_until(work: Any, preset: str, event: Callable[[], None]) -> None:
-    """Paints; the event comes with the network's second call and reaches the host as it is."""
+    """Paints; the event comes with the network's second call and all after it, and reaches the host as it is."""
     from comfy.model_management import InterruptProcessingException
 
     calls = []
 
     def second(given: Any) -> torch.Tensor:
         calls.append(None)
-        if len(calls) == 2:
+        if len(calls) > 1:
             event()
         return given["denoised"]
 
