@@ -7,10 +7,10 @@ What is finished, there or as a part in .cache/benchmarks, is not computed again
 or the numbers above change, or with `--fresh`.
 
 Blurred and small pictures have noise of 0.02 (colours from 0 to 1). `given` is the degraded picture itself, small ones
-enlarged with bicubic. `dps` has 1000 steps through network and decoder: one picture, and only where there is a row.
-Other baselines need latents, or an encoder in every step, and do not take part. `latent` is VIPaint Inpaint, balanced,
-which hides every latent cell that the hole touches; the disc's edge cuts through cells, that of `right` does not. Means
-over all fills, decoded, nothing pasted back:
+enlarged with bicubic. `dps` has 1000 steps through network and decoder, on one picture; other baselines need latents, or
+an encoder in every step, and do not take part. `latent` is VIPaint Inpaint, balanced, which hides every latent cell that
+the hole touches; the disc's edge cuts through cells, that of `right` does not. Means over all fills, decoded, nothing
+pasted back:
 
 PSNR         of the whole picture against the truth
 explained    PSNR of the fill, degraded in the same way, against what is given; the noise alone is 34 dB
