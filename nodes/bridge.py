@@ -12,7 +12,7 @@ import importlib
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -28,6 +28,7 @@ import latent_preview
 import torch
 from comfy.ldm.modules.attention import attention_pytorch
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import _disable_current_modes
 
 from ..vipaint_core import VARIANCE_EXPLODING, Coordinate, Progress, rectified_flow
 from ..vipaint_core.denoiser import Denoiser
@@ -173,27 +174,16 @@ def open_denoiser(
     plans its memory with it. gradient: the denoiser is differentiable in u inside its `gradients()`.
     beside: patchers of other networks that `work` calls, loaded and made differentiable together with the model.
     mode: one of `MODES`: `full` keeps every activation for backward, `checkpointed` the inputs of the network's
-    blocks, to the same result, `jacobian_free` nothing: see `JacobianFree`. room: bytes that activations will take,
-    for which the host unloads other models.
+    blocks, to the same result, `jacobian_free` nothing: see `JacobianFree`. Networks beside are differentiated in any
+    case, in blocks where it is not `full`. room: bytes that activations will take, for which the host unloads other
+    models.
     `work` runs without inference mode and without gradients. The caller's model, its parameters'
     flags and the host's state are as before when this returns. Raises ModelError where the host cannot
     run the model on these inputs, StreamedWeights where it cannot load it as a whole for backward.
     """
     place = coordinate(model)
-    if gradient and mode == "jacobian_free":
-        step = step_for(model.model.get_dtype_inference())
-        return open_denoiser(
-            model,
-            positive,
-            negative,
-            cfg=cfg,
-            shape=shape,
-            seed=seed,
-            gradient=False,
-            work=lambda denoiser, place, device: work(JacobianFree(denoiser, step), place, device),
-            beside=beside,
-        )
-    patcher = _for_gradients(model, room) if gradient else model
+    backward = gradient and mode != "jacobian_free"
+    patcher = _for_gradients(model, room) if backward else model
     if beside:
         patcher = patcher.clone()
         # Loaded later they could push the model out of memory while it is in use.
@@ -203,7 +193,8 @@ def open_denoiser(
     guider = comfy.samplers.CFGGuider(patcher)
     guider.set_conds(positive, negative)
     guider.set_cfg(cfg)
-    runner = _Runner(work, place, gradient, mode == "checkpointed")
+    step = step_for(model.model.get_dtype_inference()) if gradient and not backward else None
+    runner = _Runner(work, place, backward, beside, mode != "full", step)
     zeros = torch.zeros((*shape[:2], 1, *shape[2:]) if has_frame(model) else shape)
     try:
         guider.sample(zeros, zeros, runner, sigmas, disable_pbar=True, seed=seed)
@@ -220,8 +211,17 @@ def open_denoiser(
 class _Runner(comfy.samplers.Sampler, Generic[T]):
     """A host sampler that hands its model to `work` instead of following the schedule."""
 
-    def __init__(self, work: Work[T], place: Coordinate, gradient: bool, in_blocks: bool) -> None:
-        self.work, self.place, self.gradient, self.in_blocks = work, place, gradient, in_blocks
+    def __init__(
+        self,
+        work: Work[T],
+        place: Coordinate,
+        backward: bool,
+        beside: Sequence[Any],
+        in_blocks: bool,
+        step: float | None,
+    ) -> None:
+        self.work, self.place, self.backward, self.beside = work, place, backward, beside
+        self.in_blocks, self.step = in_blocks, step
         self.started, self.results = False, list[T]()
 
     def sample(
@@ -238,13 +238,17 @@ class _Runner(comfy.samplers.Sampler, Generic[T]):
         self.started = True
         options = {"model_options": extra_args.get("model_options", {}), "seed": extra_args.get("seed")}
         ambient, framed = torch.is_inference_mode_enabled(), noise.ndim == 5
-        denoiser = HostDenoiser(model_wrap, options, self.place, self.gradient, ambient, framed)
+        denoiser: Denoiser = HostDenoiser(model_wrap, options, self.place, self.backward, ambient, framed)
+        if self.step is not None:
+            denoiser = JacobianFree(denoiser, self.step)
+        patchers = [model_wrap.model_patcher, *_loaded(model_wrap)] if self.backward else self.beside
         with torch.inference_mode(False), torch.no_grad(), contextlib.ExitStack() as stack:
-            if self.gradient:
-                check_weights(model_wrap)
-                networks = [model_wrap.inner_model, *_loaded_modules(model_wrap)]
+            if patchers:
+                check_weights(patchers)
+                networks = [patcher.model for patcher in patchers]
                 stack.enter_context(_differentiable(networks))
-                stack.enter_context(_ordinary_conditioning(model_wrap))
+                if self.backward:
+                    stack.enter_context(_ordinary_conditioning(model_wrap))
                 if self.in_blocks:
                     stack.enter_context(checkpointed(networks, _PlainKernels))
             self.results.append(self.work(denoiser, self.place, noise.device))
@@ -282,7 +286,10 @@ class HostDenoiser:
                 return self._predict(z, sigma)
         if torch.is_grad_enabled():
             raise RuntimeError("VIPaint: a differentiated call belongs inside `denoiser.gradients()`")
-        with failures(), torch.inference_mode(self._inference), torch.no_grad():
+        with failures(), torch.inference_mode(self._inference), torch.no_grad(), contextlib.ExitStack() as stack:
+            if not self._differentiable:
+                # A decoder beside it may be within its graph, whose guard refuses inference tensors.
+                stack.enter_context(_disable_current_modes())
             x0 = self._predict(z, sigma)
         # Outside inference mode a clone is an ordinary tensor again.
         return x0.clone()
@@ -362,12 +369,11 @@ def _load_fully(model: Any, room: float, executor: Any, *args: Any, **kwargs: An
     return executor(*args, **{**kwargs, "force_full_load": True})
 
 
-def check_weights(model_wrap: Any) -> None:
+def check_weights(patchers: Iterable[Any]) -> None:
     """Raises StreamedWeights: some settings of the host stream in any case, and ControlNets are loaded as it sees fit."""
-    for patcher in (model_wrap.model_patcher, *getattr(model_wrap, "loaded_models", ())):
-        network = getattr(patcher, "model", None)
-        if isinstance(network, torch.nn.Module) and (patcher.is_dynamic() or is_elsewhere(network, patcher)):
-            raise StreamedWeights(f"the weights of {type(network).__name__} are streamed")
+    for patcher in patchers:
+        if patcher.is_dynamic() or is_elsewhere(patcher.model, patcher):
+            raise StreamedWeights(f"the weights of {type(patcher.model).__name__} are streamed")
 
 
 def is_elsewhere(network: torch.nn.Module, patcher: Any) -> bool:
@@ -375,10 +381,10 @@ def is_elsewhere(network: torch.nn.Module, patcher: Any) -> bool:
     return any(weight.device.type != patcher.load_device.type for weight in network.parameters())
 
 
-def _loaded_modules(model_wrap: Any) -> list[torch.nn.Module]:
-    """ControlNets and other networks that the host has loaded for the conditioning."""
-    loaded = (getattr(patcher, "model", None) for patcher in getattr(model_wrap, "loaded_models", ()))
-    return [module for module in loaded if isinstance(module, torch.nn.Module)]
+def _loaded(model_wrap: Any) -> list[Any]:
+    """Patchers of ControlNets and other networks that the host has loaded for the conditioning."""
+    loaded = getattr(model_wrap, "loaded_models", ())
+    return [patcher for patcher in loaded if isinstance(getattr(patcher, "model", None), torch.nn.Module)]
 
 
 def _rewind_hooks(model_wrap: Any) -> None:

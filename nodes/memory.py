@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 # work(denoiser, device, batch): with at most so many rows at once.
 Work = Callable[[Denoiser, torch.device, int], T]
+Network = Callable[[torch.Tensor], torch.Tensor]
 
 BATCH = 8
 AUTO = "auto"
@@ -51,13 +52,15 @@ def gradients_input() -> io.Input:
 @dataclass(frozen=True)
 class Demand:
     """shape: (C, H, W) of a latent. drawn: rows to draw in all. together: rows that cannot be split, of a fit or of
-    particles; passes: through the network, in one graph. gradient: whether it is differentiated."""
+    particles; passes: through the network, in one graph. gradient: whether it is differentiated.
+    beside: another network that latents go through, differentiated too."""
 
     shape: tuple[int, ...]
     drawn: int
     together: int
     gradient: bool
     passes: int = 1
+    beside: Network | None = None
 
     @property
     def batch(self) -> int:
@@ -103,6 +106,8 @@ def first_choice(model: Any, demand: Demand, wanted: str) -> Choice | None:
     if free < plain:
         why = f"the weights leave {_gb(free)} free, a plain pass needs {_gb(plain)}"
         return Choice(bridge.MODES[-1], demand.batch, 0.0, why)
+    if demand.beside is not None:
+        return None
     choice = choose(demand, WORST / SHARES[bridge.MODES[0]] * plain, free)
     return choice if choice[:2] == (bridge.MODES[0], demand.batch) else None
 
@@ -130,10 +135,13 @@ class Allocations(TorchDispatchMode):
         return result
 
 
-def allocated(denoiser: Denoiser, shape: tuple[int, ...], device: torch.device) -> float:
-    """Bytes that a plain pass of one latent (C, H, W) allocates in all."""
+def allocated(denoiser: Denoiser, shape: tuple[int, ...], device: torch.device, beside: Network | None = None) -> float:
+    """Bytes that plain passes of one latent (C, H, W) allocate in all."""
+    latent = torch.zeros(1, *shape, device=device)
     with Allocations() as allocations:
-        denoiser(torch.zeros(1, *shape, device=device), torch.ones(1, device=device))
+        denoiser(latent, torch.ones(1, device=device))
+        if beside is not None:
+            beside(latent)
     return float(allocations.total)
 
 
@@ -183,7 +191,7 @@ def run(
                     row = opened(
                         shape=(1, *demand.shape),
                         gradient=True,
-                        work=lambda denoiser, _place, device: allocated(denoiser, demand.shape, device),
+                        work=lambda denoiser, _place, device: allocated(denoiser, demand.shape, device, demand.beside),
                     )
                     choice = choose(demand, row, available(model))
                 mode, batch, need, why = choice
@@ -197,6 +205,11 @@ def run(
                     work=lambda denoiser, _place, device, batch=batch: work(denoiser, device, batch),
                 )
         except bridge.StreamedWeights as error:
+            if choice is not None and choice.mode == bridge.MODES[-1]:
+                fix = "Free memory, or load smaller ones."
+                raise validation.problem(
+                    node, "vae", "networks that memory holds as a whole", str(error), fix
+                ) from error
             choice = Choice(bridge.MODES[-1], demand.batch, 0.0, str(error))
         except Exception as error:
             if not bridge.is_out_of_memory(error):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
 from comfy_api.latest import io
 
-from ..vipaint_core import Coordinate, PixelObservation, Restoration, restore
+from ..vipaint_core import PixelObservation, Restoration, SampleState, restore
 from ..vipaint_core.denoiser import Denoiser
 from ..vipaint_core.operators import Blur, Compose, Downsample, Operator, gaussian_kernel, motion_kernel
 from . import bridge, memory, painting, validation
@@ -177,6 +178,7 @@ class VIPaintRestore(io.ComfyNode):
                     tooltip="Pixels of the degraded picture not to be believed: white is ignored and painted anew, grey "
                     "is kept loosely.",
                 ),
+                memory.gradients_input(),
             ],
             outputs=[
                 painting.latent_output(),
@@ -200,6 +202,7 @@ class VIPaintRestore(io.ComfyNode):
         image: torch.Tensor,
         vae: Any,
         mask: torch.Tensor | None = None,
+        gradients: str = memory.AUTO,
     ) -> io.NodeOutput:
         validation.check_widgets(
             cls,
@@ -210,6 +213,7 @@ class VIPaintRestore(io.ComfyNode):
             attempts=attempts,
             degradation=degradation,
             noise=noise,
+            gradients=gradients,
         )
         painting.check_inputs(NODE, model, positive, negative)
         validation.check_decoder(NODE, model, vae)
@@ -223,15 +227,11 @@ class VIPaintRestore(io.ComfyNode):
         decoder = HostDecoder(model, vae, (height, width))
         observation = observed(pixels, hole, operator, decoder, noise)
         settings, rows = Restoration(steps=steps, attempts=attempts), len(pixels) * fills
-        demand = memory.Demand(decoder.shape, min(rows, BATCH), 0, True)
-        choice = memory.first_choice(model, demand, memory.AUTO)
-        # Where it is not sure that all fits. The decoder is differentiated in any case, so the network is, too.
-        mode, batch, room = "checkpointed", 1, 0.0
-        if choice is not None and choice.mode == "full":
-            mode, batch, room, _ = choice
-        report = bridge.reporter(model, -(-rows // batch) * attempts * steps, 0)
+        demand = memory.Demand(decoder.shape, min(rows, BATCH), 0, True, beside=decoder)
+        report = bridge.reporter(model, -(-rows // BATCH) * attempts * steps, 0)
+        drawing = SampleState()
 
-        def work(denoiser: Denoiser, _place: Coordinate, device: torch.device) -> torch.Tensor:
+        def work(denoiser: Denoiser, device: torch.device, batch: int) -> torch.Tensor:
             return restore(
                 denoiser,
                 observation.to(device),
@@ -240,27 +240,12 @@ class VIPaintRestore(io.ComfyNode):
                 settings=settings,
                 s_max=bridge.largest_level(model),
                 batch=batch,
+                state=drawing,
                 callback=report,
             ).latents
 
-        try:
-            with validation.explained(NODE):
-                latents = bridge.open_denoiser(
-                    model,
-                    positive,
-                    negative,
-                    cfg=cfg,
-                    shape=(batch, *decoder.shape),
-                    seed=seed,
-                    gradient=True,
-                    work=work,
-                    beside=[decoder.patcher],
-                    mode=mode,
-                    room=room,
-                )
-        except bridge.StreamedWeights as error:
-            fix = "Free memory, or load a smaller model."
-            raise validation.problem(NODE, "model", "one that memory holds as a whole", str(error), fix) from error
+        opened = partial(bridge.open_denoiser, model, positive, negative, cfg=cfg, seed=seed, beside=[decoder.patcher])
+        latents = memory.run(NODE, model, opened, demand, gradients, work, drawing)
         latent = painting.latent_of(NODE, model, latents)
         decoded = vae.decode(latent["samples"])
         # Autoencoders of films return an axis of frames.

@@ -12,7 +12,7 @@ import torch
 from .denoiser import Counted, Denoiser, Progress
 from .levels import refine_levels
 from .pixels import PixelObservation
-from .sample import RowNoise, SampleResult, draw_fills
+from .sample import RowNoise, SampleResult, SampleState, draw_fills
 from .solver import posterior_shift
 
 
@@ -35,8 +35,6 @@ class Restoration:
     solver_steps: int = 2
     spread_below: float = 4.0
     attempts: int = 3
-    enough: float = 1.2
-    again_from: float = 100.0
 
 
 def restore(
@@ -49,6 +47,7 @@ def restore(
     s_max: float = math.inf,
     first: int = 0,
     batch: int = 4,
+    state: SampleState | None = None,
     callback: Callable[[Progress], None] | None = None,
 ) -> SampleResult:
     """Draws `fills` latents per picture that explain its pixels; see `draw_fills`.
@@ -97,6 +96,7 @@ def restore(
         calls=chosen.attempts * chosen.steps,
         first=first,
         batch=batch,
+        state=state,
         callback=callback,
     )
 
@@ -118,7 +118,7 @@ def estimate(
         with torch.no_grad():
             x0 = denoiser(u, s)
         return observation.condition(x0, s, settings.solver_steps)
-    with denoiser.gradients():
+    with denoiser.gradients(), observation.gradients():
         point = u.detach().requires_grad_()
         estimated = denoiser(point, s)
 

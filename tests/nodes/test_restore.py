@@ -133,39 +133,57 @@ def test_a_seed_fixes_the_pictures(tiny, restore):
 
 
 @pytest.mark.parametrize(
-    "degradation",
+    ("degradation", "gradients"),
     [
-        {"degradation": "none"},
-        BLUR,
-        {"degradation": "motion blur", "length": 7.0, "angle": 30.0},
-        LARGER,
-        {"degradation": "super-resolution", "factor": "4", "kind": "bicubic"},
+        ({"degradation": "none"}, "auto"),
+        ({"degradation": "none"}, "jacobian_free"),
+        (BLUR, "auto"),
+        ({"degradation": "motion blur", "length": 7.0, "angle": 30.0}, "auto"),
+        (LARGER, "auto"),
+        (LARGER, "jacobian_free"),
+        ({"degradation": "super-resolution", "factor": "4", "kind": "bicubic"}, "auto"),
     ],
 )
-def test_pictures_of_any_size_explain_what_is_seen(pack, tiny, restore, degradation):
+def test_pictures_of_any_size_explain_what_is_seen(pack, tiny, restore, degradation, gradients):
     """What the decoder can show, degraded, is explained better than by another such picture."""
     with torch.inference_mode():
         # Of a size that is no multiple of the VAE's cell.
         shown = tiny.vae.decode(torch.randn(2, 16, 5, 6)).movedim(-1, 1)[..., :36, :44].clone()
     operator, factor = pack.restore.operator_of(degradation, (9, 11))
     given, other = operator.A(shown).split(1)
-    samples, images = restore(degradation=degradation, image=given.movedim(1, -1), steps=6)
+    samples, images = restore(degradation=degradation, image=given.movedim(1, -1), steps=6, gradients=gradients)
     assert samples.shape[-2:] == (5, 6) and images.shape[1:3] == (36, 44) == (9 * 4, 11 * 4)
     found = operator.A(images.clone().movedim(-1, 1))
     assert found.shape[-1] * factor == 44
     assert F.mse_loss(found, given) < 0.5 * F.mse_loss(other, given)
 
 
-def test_in_little_memory_fills_are_the_same(pack, restore, monkeypatch):
-    """With checkpoints in network and decoder, one at a time."""
-    expected = restore(fills=2)[0]
-    monkeypatch.setattr(pack.memory, "first_choice", lambda *_: None)
-    torch.testing.assert_close(restore(fills=2)[0], expected, rtol=1e-2, atol=1e-2)
+def test_with_checkpoints_in_network_and_decoder_fills_are_the_same(restore):
+    expected = restore(fills=2, gradients="full")[0]
+    assert torch.equal(restore(fills=2)[0], expected)
+    torch.testing.assert_close(restore(fills=2, gradients="checkpointed")[0], expected, rtol=1e-2, atol=1e-2)
 
 
-def test_streamed_weights_are_explained(pack, restore, monkeypatch):
+def test_where_memory_ends_fewer_are_restored_at_once(pack, restore, monkeypatch, caplog):
+    with monkeypatch.context() as patch:
+        patch.setattr(pack.restore, "BATCH", 1)
+        expected = restore(fills=3)[0]
+    linear = pack.core.PixelObservation.linear
+
+    def failing(self, x0):
+        if len(x0) > 1:
+            raise torch.OutOfMemoryError("injected")
+        return linear(self, x0)
+
+    monkeypatch.setattr(pack.core.PixelObservation, "linear", failing)
+    with caplog.at_level("INFO"):
+        assert torch.equal(restore(fills=3)[0], expected)
+    assert caplog.text.count("out of memory; goes on with less") == 2
+
+
+def test_streamed_weights_of_the_decoder_are_explained(restore, pack, monkeypatch):
     monkeypatch.setattr(pack.bridge, "is_elsewhere", lambda *_: True)
-    with pytest.raises(ValueError, match=r"VIPaintRestore, input `model`: expected one that memory holds.*streamed"):
+    with pytest.raises(ValueError, match=r"VIPaintRestore, input `vae`: expected networks that memory holds.*streamed"):
         restore()
 
 
