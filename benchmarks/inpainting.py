@@ -40,7 +40,7 @@ from PIL import Image
 
 from benchmarks import host, parts, plots
 from benchmarks.report import QUICK, RESULTS, commit, markdown, provenance, read_csv, write_csv
-from benchmarks.samplers import EXTERNAL, KSAMPLER, PACK, Task, load_packs, samplers
+from benchmarks.samplers import EXTERNAL, JACOBIAN_FREE, KSAMPLER, PACK, Task, load_packs, samplers
 from benchmarks.toy_prior import model as toy
 from benchmarks.toy_prior import pictures
 
@@ -50,7 +50,7 @@ HELD_OUT = 1000
 TOGETHER = 5
 # Pictures for those with hundreds or thousands of passes per fill.
 FEW = {"copaint": 2, "daps": 2, "dps": 1, "psld": 1, "repaint": 1, "resample": 1}
-FEW |= dict.fromkeys(("blended", "pigdm", "red_diff", "ding", "tds", "langevin", *EXTERNAL), 5)
+FEW |= dict.fromkeys((JACOBIAN_FREE, "blended", "pigdm", "red_diff", "ding", "tds", "langevin", *EXTERNAL), 5)
 # In the sheet of pictures.
 SHOWN = (KSAMPLER, "LanPaint", "pigdm", "fast", "balanced", "paper-2")
 # Not on every hole, for the same reason.
@@ -321,7 +321,7 @@ def chart(scores: list[Score], file: Path) -> None:
     if holes:
         both = plots.Panel("valid and consistent", points(lambda s: s.both), share=True)
         beyond = plots.Panel("total variation above an exact sampler's", points(lambda s: s.tv - s.floor), best=0)
-        plots.save([both, beyond], file, ours=list(PACK.core.PRESETS))
+        plots.save([both, beyond], file, ours=[*PACK.core.PRESETS, JACOBIAN_FREE])
 
 
 def sheet(strips: dict[tuple[str, str], Image.Image], shown: int = 8, tile: int = 96) -> Image.Image:

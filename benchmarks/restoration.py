@@ -9,8 +9,8 @@ or the numbers above change, or with `--fresh`.
 Blurred and small pictures have noise of 0.02 (colours from 0 to 1). `given` is the degraded picture itself, small ones
 enlarged with bicubic. `dps` has 1000 steps through network and decoder, on one picture; other baselines need latents, or
 an encoder in every step, and do not take part. `latent` is VIPaint Inpaint, balanced, which hides every latent cell that
-the hole touches; the disc's edge cuts through cells, that of `right` does not. Means over all fills, decoded, nothing
-pasted back:
+the hole touches; the disc's edge cuts through cells, that of `right` does not. `autoencoder` is the original, encoded and
+decoded: the best that latents can show. Means over all fills, decoded, nothing pasted back:
 
 PSNR         of the whole picture against the truth
 explained    PSNR of the fill, degraded in the same way, against what is given; the noise alone is 34 dB
@@ -27,7 +27,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +103,7 @@ class Work:
         return None if hole is None else hole[None].float().expand(len(self.originals), -1, -1)
 
 
-def restore(work: Work) -> torch.Tensor:
+def restore(work: Work, **changes: Any) -> torch.Tensor:
     output = PACK.restore.VIPaintRestore.execute(
         work.model,
         work.conditioning,
@@ -111,7 +111,7 @@ def restore(work: Work) -> torch.Tensor:
         seed=SEED,
         cfg=1.0,
         fills=work.fills,
-        **knobs(),
+        **knobs() | changes,
         degradation=work.problem.degradation,
         noise=work.problem.noise,
         image=work.problem.given(work.originals).movedim(1, -1),
@@ -165,6 +165,10 @@ def latent(work: Work) -> torch.Tensor:
     )
 
 
+def autoencoder(work: Work) -> torch.Tensor:
+    return toy.encode(work.vae, work.originals)
+
+
 @dataclass(frozen=True)
 class Method:
     """draw(work): latents in the host's scale, None for what is given. settings: what decides them beside the work. most: pictures at most."""
@@ -179,12 +183,21 @@ class Method:
         return self.degraded if problem.hole is None else self.holes
 
 
+PERSISTENT = 8
 METHODS = {
     GIVEN: Method(None, None, holes=False),
     "dps": Method(dps, DPS, most=1, holes=False),
     "latent": Method(latent, PACK.core.PRESETS["balanced"], degraded=False),
     "restore": Method(restore, (PACK.core.Restoration(), PACK.restore.DECODER_ERROR)),
+    f"restore, {PERSISTENT} attempts": Method(
+        partial(restore, attempts=PERSISTENT),
+        (PACK.core.Restoration(attempts=PERSISTENT), PACK.restore.DECODER_ERROR),
+        degraded=False,
+    ),
+    "autoencoder": Method(autoencoder, None, degraded=False),
 }
+# In the sheet of pictures, from left to right.
+SHOWN = ("restore", "latent", "dps")
 QUICK_PROBLEMS = ("super-resolution, x8", "hole, disc")
 QUICK_METHODS = (GIVEN, "latent", "restore")
 
@@ -318,9 +331,8 @@ def sheet(scores: list[Score], vae: Any, tile: int = 128) -> Image.Image | None:
     rows = []
     for problem in dict.fromkeys(score.problem for score in scores):
         cells = [original[0], enlarged(PROBLEMS[problem], original)[0]]
-        for score in sorted((s for s in scores if s.problem == problem), key=lambda s: s.method, reverse=True):
-            if METHODS[score.method].draw is None:
-                continue
+        own = {score.method: score for score in scores if score.problem == problem}
+        for score in (own[method] for method in SHOWN if method in own):
             file = part_file(problem, score.method, score.pictures, score.fills)
             if not file.is_file():
                 return None

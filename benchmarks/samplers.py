@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ PACK = host.load_pack()
 import nodes as stock  # noqa: E402  (the host's: `benchmarks.toy_prior.model` has activated it)
 
 KSAMPLER = "masked KSampler"
+JACOBIAN_FREE = "balanced, jacobian_free"
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,11 @@ def masked_ksampler() -> Sampler:
     return Sampler(draw, toy.EULER_STEPS)
 
 
-def preset(name: str) -> Sampler:
-    return Sampler(lambda task: _ours(PACK.inpaint.VIPaintInpaint, task, preset=name), PACK.core.PRESETS[name])
+def preset(name: str, **inputs: Any) -> Sampler:
+    """VIPaint Inpaint at its defaults, but for `inputs`."""
+    settings = PACK.core.PRESETS[name]
+    draw = partial(_ours, PACK.inpaint.VIPaintInpaint, preset=name, **inputs)
+    return Sampler(draw, (settings, inputs) if inputs else settings)
 
 
 def baseline(name: str) -> Sampler:
@@ -130,6 +135,7 @@ def samplers() -> Mapping[str, Sampler]:
     return {
         KSAMPLER: masked_ksampler(),
         **{name: preset(name) for name in PACK.core.PRESETS},
+        JACOBIAN_FREE: preset("balanced", gradients="jacobian_free"),
         **{name: baseline(name) for name in PACK.baseline.BASELINES},
         **EXTERNAL,
     }

@@ -22,7 +22,8 @@ def test_quick_run_writes_table_and_pictures(comfyui, tmp_path, monkeypatch) -> 
         rows = {(row["problem"], row["method"]): row for row in csv.DictReader(file)}
     small, hole = "super-resolution, x8", "hole, disc"
     assert list(rows) == [(small, "given"), (small, "restore"), (hole, "latent"), (hole, "restore")]
-    assert float(rows[small, "restore"]["forward"]) == 4 and float(rows[small, "restore"]["backward"]) > 4
+    # One pass more tells how much memory the network needs.
+    assert float(rows[small, "restore"]["forward"]) == 4 + 1 and float(rows[small, "restore"]["backward"]) > 4
     assert rows[small, "restore"]["seam"] == "" and rows[hole, "latent"]["seam"]
     assert "| restore " in (tmp_path / "restoration.md").read_text("utf-8")
     assert (tmp_path / "restoration.png").is_file()
