@@ -27,7 +27,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +103,7 @@ class Work:
         return None if hole is None else hole[None].float().expand(len(self.originals), -1, -1)
 
 
-def restore(work: Work, **changes: Any) -> torch.Tensor:
+def restore(work: Work) -> torch.Tensor:
     output = PACK.restore.VIPaintRestore.execute(
         work.model,
         work.conditioning,
@@ -111,7 +111,7 @@ def restore(work: Work, **changes: Any) -> torch.Tensor:
         seed=SEED,
         cfg=1.0,
         fills=work.fills,
-        **knobs() | changes,
+        **knobs(),
         degradation=work.problem.degradation,
         noise=work.problem.noise,
         image=work.problem.given(work.originals).movedim(1, -1),
@@ -183,17 +183,11 @@ class Method:
         return self.degraded if problem.hole is None else self.holes
 
 
-PERSISTENT = 8
 METHODS = {
     GIVEN: Method(None, None, holes=False),
     "dps": Method(dps, DPS, most=1, holes=False),
     "latent": Method(latent, PACK.core.PRESETS["balanced"], degraded=False),
     "restore": Method(restore, (PACK.core.Restoration(), PACK.restore.DECODER_ERROR)),
-    f"restore, {PERSISTENT} attempts": Method(
-        partial(restore, attempts=PERSISTENT),
-        (PACK.core.Restoration(attempts=PERSISTENT), PACK.restore.DECODER_ERROR),
-        degraded=False,
-    ),
     "autoencoder": Method(autoencoder, None, degraded=False),
 }
 # In the sheet of pictures, from left to right.

@@ -34,7 +34,7 @@ class Restoration:
     sweeps: int = 3
     solver_steps: int = 2
     spread_below: float = 4.0
-    attempts: int = 3
+    attempts: int = 8
 
 
 def restore(
