@@ -360,7 +360,7 @@ def main() -> None:
     found = {
         (score.problem, score.method): score
         for score in known
-        if score.key == key(score.problem, score.method, score.pictures, score.fills)
+        if score.method in METHODS and score.key == key(score.problem, score.method, score.pictures, score.fills)
     }
     for problem in problems:
         for method in methods:
