@@ -11,8 +11,8 @@ fit            one Adam step of `paper-2` with one draw: three passes in one gra
 in all         what a plain pass allocates, one after the other: by it `nodes/memory.py` tells what a mode will need
 host           what the host reckons for a plain pass of these rows on a GPU
 
-On a GPU this is `torch.cuda.max_memory_allocated`. On the CPU nothing is computed, so that any size fits any machine in
-seconds: operations on large tensors return storage of the right size that nobody writes to, and its bytes are counted
+On a GPU this is `torch.cuda.max_memory_allocated`. On the CPU nothing is computed, so that any size fits any machine, in
+minutes: operations on large tensors return storage of the right size that nobody writes to, and its bytes are counted
 from the first to the last reference (see `Sketch`). What kernels need within an operation is not in it: resident
 memory of SD1.5 at 256 pixels in float32, computed on the CPU, grew by 912, 2274 and 286 MB for the sampling and the fit
 of `full` and the sampling of `checkpointed`, for which this counts 804, 2272 and 242.
