@@ -5,7 +5,6 @@ from __future__ import annotations
 import reprlib
 from dataclasses import Field, fields
 from decimal import Decimal
-from functools import partial
 from typing import Any
 
 import torch
@@ -117,6 +116,7 @@ class VIPaintBaseline(io.ComfyNode):
 
         drawn, together = (1, fills) if baseline.particles else (images * fills, 0)
         demand = memory.Demand(tuple(shape), drawn, together, baseline.needs_gradient)
-        opened = partial(bridge.open_denoiser, model, positive, negative, cfg=cfg, seed=seed)
-        latents = memory.run(NODE, model, opened, demand, gradients, work, drawing)
+        latents = memory.run(
+            NODE, model, positive, negative, demand, work, drawing, cfg=cfg, seed=seed, wanted=gradients
+        )
         return io.NodeOutput(painting.latent_of(NODE, model, latents))

@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import comfy.model_management
@@ -19,13 +20,13 @@ from torch.utils._pytree import tree_leaves
 from ..vipaint_core import SampleState
 from ..vipaint_core.denoiser import Denoiser
 from . import bridge, validation
+from .decoder import HostDecoder
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 # work(denoiser, device, batch): with at most so many rows at once.
 Work = Callable[[Denoiser, torch.device, int], T]
-Network = Callable[[torch.Tensor], torch.Tensor]
 
 BATCH = 8
 AUTO = "auto"
@@ -53,14 +54,14 @@ def gradients_input() -> io.Input:
 class Demand:
     """shape: (C, H, W) of a latent. drawn: rows to draw in all. together: rows that cannot be split, of a fit or of
     particles; passes: through the network, in one graph. gradient: whether it is differentiated.
-    beside: another network that latents go through, differentiated too."""
+    beside: a decoder that latents go through, differentiated too."""
 
     shape: tuple[int, ...]
     drawn: int
     together: int
     gradient: bool
     passes: int = 1
-    beside: Network | None = None
+    beside: HostDecoder | None = None
 
     @property
     def batch(self) -> int:
@@ -135,7 +136,9 @@ class Allocations(TorchDispatchMode):
         return result
 
 
-def allocated(denoiser: Denoiser, shape: tuple[int, ...], device: torch.device, beside: Network | None = None) -> float:
+def allocated(
+    denoiser: Denoiser, shape: tuple[int, ...], device: torch.device, beside: HostDecoder | None = None
+) -> float:
     """Bytes that plain passes of one latent (C, H, W) allocate in all."""
     latent = torch.zeros(1, *shape, device=device)
     with Allocations() as allocations:
@@ -172,23 +175,29 @@ def quantised(model: Any) -> str | None:
 def run(
     node: str,
     model: Any,
-    opened: Callable[..., T],
+    positive: Any,
+    negative: Any,
     demand: Demand,
-    wanted: str,
     work: Work[T],
     drawing: SampleState,
+    *,
+    cfg: float,
+    seed: int,
+    wanted: str,
 ) -> T:
     """`bridge.open_denoiser` in a mode and with batches that fit; when memory ends, again with less.
 
-    opened: `open_denoiser` with the model and its prompts. `work` goes on after a failure: it keeps what is
-    finished, the fills in `drawing`. Smaller batches come before the next mode.
+    `work` goes on after a failure: it keeps what is finished, the fills in `drawing`. wanted: as in `first_choice`.
+    Smaller batches come before the next mode.
     """
+    beside = [] if demand.beside is None else [demand.beside.patcher]
+    opened = partial(bridge.open_denoiser, model, positive, negative, cfg=cfg, seed=seed, beside=beside)
     choice = first_choice(model, demand, wanted)
     while True:
         try:
             with validation.explained(node):
                 if choice is None:
-                    row = opened(
+                    row: float = opened(
                         shape=(1, *demand.shape),
                         gradient=True,
                         work=lambda denoiser, _place, device: allocated(denoiser, demand.shape, device, demand.beside),

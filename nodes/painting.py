@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import comfy.model_management
@@ -161,9 +160,8 @@ def paint(
         drawn = sample(denoiser, fitted, seed, fills, batch=batch, state=drawing, callback=report)
         return fitted.to("cpu"), drawn.latents
 
-    opened = partial(bridge.open_denoiser, model, positive, negative, cfg=cfg, seed=seed)
     demand = _demand(observation, chosen, fills, fits=True)
-    return memory.run(node, model, opened, demand, gradients, work, drawing)
+    return memory.run(node, model, positive, negative, demand, work, drawing, cfg=cfg, seed=seed, wanted=gradients)
 
 
 def draw(
@@ -192,10 +190,8 @@ def draw(
             denoiser, fitted.to(device), seed, fills, first=first, batch=batch, state=drawing, callback=report
         ).latents
 
-    opened = partial(bridge.open_denoiser, model, positive, negative, cfg=cfg, seed=seed)
-    return memory.run(
-        node, model, opened, _demand(fitted.observation, preset, fills, fits=False), gradients, work, drawing
-    )
+    demand = _demand(fitted.observation, preset, fills, fits=False)
+    return memory.run(node, model, positive, negative, demand, work, drawing, cfg=cfg, seed=seed, wanted=gradients)
 
 
 def latent_of(node: str, model: Any, latents: torch.Tensor) -> dict[str, torch.Tensor]:

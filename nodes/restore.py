@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 from typing import Any
 
 import torch
@@ -244,8 +243,9 @@ class VIPaintRestore(io.ComfyNode):
                 callback=report,
             ).latents
 
-        opened = partial(bridge.open_denoiser, model, positive, negative, cfg=cfg, seed=seed, beside=[decoder.patcher])
-        latents = memory.run(NODE, model, opened, demand, gradients, work, drawing)
+        latents = memory.run(
+            NODE, model, positive, negative, demand, work, drawing, cfg=cfg, seed=seed, wanted=gradients
+        )
         latent = painting.latent_of(NODE, model, latents)
         decoded = vae.decode(latent["samples"])
         # Autoencoders of films return an axis of frames.
