@@ -22,6 +22,9 @@ seam         mean step between neighbours across the hole's edge, fill pasted in
 forward, backward   passes through the network per fill, backward ones only to the latent
 s            seconds per fill, the fit included
 overhead     wall time / time of the bare network calls, measured in the same run
+MB           the most memory that all fills of one picture take beside the weights, on the right half
+LPIPS        learned distance of the fills to the original, with `--lpips alexnet-owt-7be5be79.pth`, weights that
+             torchvision publishes, and the package `lpips`
 """
 
 from __future__ import annotations
@@ -39,6 +42,7 @@ import torch
 from PIL import Image
 
 from benchmarks import host, parts, plots
+from benchmarks.perceptual import load_lpips
 from benchmarks.report import QUICK, RESULTS, commit, markdown, provenance, read_csv, write_csv
 from benchmarks.samplers import EXTERNAL, JACOBIAN_FREE, KSAMPLER, PACK, Task, load_packs, samplers
 from benchmarks.toy_prior import model as toy
@@ -81,6 +85,8 @@ class Score:
     backward: float
     seconds: float
     overhead: float
+    memory: float
+    lpips: float | None
     commit: str
     key: str
 
@@ -196,7 +202,15 @@ def finished(file: Path, count: int, fills: int) -> dict[tuple[str, str], Score]
     return {(s.hole, s.method): s for s in same}
 
 
-def run(method: str, hole: str, count: int, fills: int, load: Callable[[], tuple[Any, Any]], fresh: bool) -> Score:
+def run(
+    method: str,
+    hole: str,
+    count: int,
+    fills: int,
+    load: Callable[[], tuple[Any, Any]],
+    fresh: bool,
+    lpips: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+) -> Score:
     """Score of the first `count` held-out pictures."""
     painted = []
     for first in range(0, count, TOGETHER):
@@ -205,17 +219,20 @@ def run(method: str, hole: str, count: int, fills: int, load: Callable[[], tuple
     truth, each = held_out(count), count * fills
     with torch.inference_mode():
         decoded = torch.cat([toy.decode(load()[1], part.latents) for part in painted])
+    originals = pictures.render(truth)
     seconds = sum(part.seconds for part in painted)
     return Score(
         method,
         hole,
         count,
         fills,
-        **judge(decoded, truth, pictures.render(truth), pictures.hole(hole), fills),
+        **judge(decoded, truth, originals, pictures.hole(hole), fills),
         forward=sum(part.forward for part in painted) / each,
         backward=sum(part.backward for part in painted) / each,
         seconds=seconds / each,
         overhead=seconds / sum(part.bare for part in painted),
+        memory=cached_part(method, "right", 0, 1, fills, load, fresh=False).peak / 1e6,
+        lpips=float(lpips(decoded, originals.repeat_interleave(fills, 0)).mean()) if lpips else None,
         commit=commit(),
         key=key(method, hole, 0, count, fills),
     )
@@ -251,6 +268,8 @@ def table(scores: list[Score]) -> str:
         "backward",
         "s",
         "overhead",
+        "MB",
+        "LPIPS",
     )
     tables = []
     for hole in dict.fromkeys(s.hole for s in scores):
@@ -269,6 +288,8 @@ def table(scores: list[Score]) -> str:
                     f"{score.backward:.1f}",
                     f"{score.seconds:.2f}",
                     f"{score.overhead:.2f}",
+                    f"{score.memory:.0f}",
+                    "-" if score.lpips is None else f"{score.lpips:.3f}",
                 )
             )
         hidden = pictures.hidden_attributes(pictures.hole(hole))
@@ -345,6 +366,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=list(samplers()), help=f"default: {', '.join(METHODS)}")
     parser.add_argument("--holes", nargs="+", default=list(pictures.MASKS), choices=pictures.MASKS)
     parser.add_argument("--packs", nargs="+", type=Path, default=[], help="folders of packs with a sampler listed here")
+    parser.add_argument("--lpips", type=Path, help="AlexNet's weights, for one more column")
     parser.add_argument("--out", type=Path, help="folder of the table; default: benchmarks/results")
     parser.add_argument("--fresh", action="store_true", help="compute everything again")
     parser.add_argument("--quick", action="store_true", help="one picture, two fills, into output/")
@@ -354,17 +376,20 @@ def main() -> None:
         options.pictures, options.fills = 1, 2
     methods = options.methods or (QUICK_METHODS if options.quick else METHODS)
     load_packs(options.packs)
+    lpips = load_lpips(options.lpips) if options.lpips else None
     load = lru_cache(maxsize=None)(toy.load)
     file = out / "inpainting.csv"
     found = finished(file, options.pictures, options.fills)
     if options.fresh:
         again = {(hole, method) for hole in options.holes for method in methods}
         found = {place: score for place, score in found.items() if place not in again}
+    if lpips:
+        found = {place: score for place, score in found.items() if score.lpips is not None}
     for hole in options.holes:
         for method in methods:
             if hole not in HOLES.get(method, pictures.MASKS) or (hole, method) in found:
                 continue
-            score = run(method, hole, count_of(method, options.pictures), options.fills, load, options.fresh)
+            score = run(method, hole, count_of(method, options.pictures), options.fills, load, options.fresh, lpips)
             found[hole, method] = score
             print(
                 f"{hole:8}{method:18} both {score.both:.3f} valid {score.valid:.3f} consistent {score.consistent:.3f} "

@@ -1,14 +1,17 @@
-"""What a sampler costs: its network calls, counted, and what they take without anything around them."""
+"""What a sampler costs: memory, and its network calls, counted and timed without anything around them."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import statistics
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import psutil
 import torch
 
 from benchmarks.samplers import PACK
@@ -64,6 +67,10 @@ class Meter:
         timed, self._timed = self._timed, None
         return timed
 
+    def warm_up(self, conditioning: Any) -> None:
+        """A first call, which loads the weights."""
+        self._bare(1, False, conditioning)
+
     def bare_seconds(self, conditioning: Any) -> float:
         """Time that the counted calls take without anything around them."""
         total = 0.0
@@ -76,3 +83,38 @@ class Meter:
     def rows(self, *kinds: str) -> int:
         """Latents that went through, over all calls of these kinds."""
         return sum(rows * count for (kind, rows), count in self.calls.items() if kind in kinds)
+
+
+class Peak:
+    """The most memory that a `with` block takes beyond what was in use before, `bytes`.
+
+    What is allocated on a GPU; without one the resident memory of the process, looked at every few milliseconds.
+    """
+
+    bytes: int = 0
+
+    def __enter__(self) -> Peak:
+        self._ended = threading.Event()
+        self._watch = threading.Thread(target=self._look, daemon=True)
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        elif hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+            # Freed memory that the process still holds would hide what is taken next.
+            libc.malloc_trim(0)
+        self._before = self._now()
+        self._watch.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._ended.set()
+        self._watch.join()
+
+    def _look(self) -> None:
+        while not self._ended.wait(0.005):
+            self.bytes = max(self.bytes, self._now() - self._before)
+
+    @staticmethod
+    def _now() -> int:
+        if torch.cuda.is_available():
+            return torch.cuda.max_memory_allocated()
+        return int(psutil.Process().memory_info().rss)

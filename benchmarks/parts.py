@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from benchmarks import host
-from benchmarks.meter import Meter
+from benchmarks.meter import Meter, Peak
 from benchmarks.samplers import PACK
 from benchmarks.toy_prior import CHECKPOINT
 
@@ -25,24 +25,27 @@ CACHE = host.ROOT / ".cache" / "benchmarks"
 
 @dataclass(frozen=True)
 class Part:
-    """Fills of a few pictures, all of the first picture first, and what they cost together."""
+    """Fills of a few pictures, all of the first picture first, and what they cost together; peak in bytes."""
 
     latents: torch.Tensor
     forward: int
     backward: int
     seconds: float
     bare: float
+    peak: int
 
 
 def measured(draw: Callable[[Any], torch.Tensor], model: Any) -> Part:
     """The latents that `draw(model)` returns, and the network calls that it makes."""
-    meter = Meter(model)
+    meter, conditioning = Meter(model), PACK.unconditional.unconditional(model)
     with torch.inference_mode():
+        meter.warm_up(conditioning)
         begin = time.perf_counter()
-        latents = draw(meter.model)
+        with Peak() as peak:
+            latents = draw(meter.model)
         seconds = time.perf_counter() - begin
-        bare = meter.bare_seconds(PACK.unconditional.unconditional(model))
-    return Part(latents, meter.rows("plain", "graph"), meter.rows("backward"), seconds, bare)
+        bare = meter.bare_seconds(conditioning)
+    return Part(latents, meter.rows("plain", "graph"), meter.rows("backward"), seconds, bare, peak.bytes)
 
 
 def kept(file: Path, fresh: bool, make: Callable[[], Part]) -> Part:
