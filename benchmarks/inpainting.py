@@ -53,7 +53,7 @@ HELD_OUT = 1000
 # Pictures painted, and kept, together.
 TOGETHER = 5
 # Pictures for those with hundreds or thousands of passes per fill.
-FEW = {"copaint": 2, "daps": 2, "dps": 1, "psld": 1, "repaint": 1, "resample": 1}
+FEW = {"copaint": 1, "daps": 1, "dps": 1, "psld": 1, "repaint": 1, "resample": 1}
 FEW |= dict.fromkeys((JACOBIAN_FREE, "blended", "pigdm", "red_diff", "ding", "tds", "langevin", *EXTERNAL), 5)
 # In the sheet of pictures.
 SHOWN = (KSAMPLER, "LanPaint", "pigdm", "fast", "balanced", "paper-2")
