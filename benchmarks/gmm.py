@@ -112,11 +112,9 @@ def problem(cell: Cell, index: int) -> Problem:
 Method = Callable[[Problem, int, int], tuple[torch.Tensor, Evaluations]]
 
 
-# Modes of the mixture stay ambiguous down to their own width: guidance all the way.
-GUIDED = replace(PRESETS["balanced"], name="balanced, guided", guided_above=0.0, refine_steps=40, solver_steps=4)
-# As many passes as TDS.
-PARTICLES = replace(GUIDED, name="balanced, particles", particles=True, refine_steps=100, solver_steps=1)
-OURS = {preset.name: preset for preset in (*PRESETS.values(), GUIDED, PARTICLES)}
+# As many passes as TDS, down to well below the width of the modes.
+PARTICLES = replace(PRESETS["thorough"], name="particles", particles=True, refine_steps=100, solver_steps=1, s_min=0.01)
+OURS = {preset.name: preset for preset in (*PRESETS.values(), PARTICLES)}
 
 
 def preset_method(preset: Preset) -> Method:

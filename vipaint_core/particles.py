@@ -23,7 +23,7 @@ def walk(
     observation: Observation,
     noise: Noise,
     preset: Preset,
-    threshold: float = 0.5,
+    threshold: float = 0.3,
 ) -> torch.Tensor:
     """Takes one image's particles u (N, C, H, W) from levels[0] to the last, 0; equally weighted latents.
 

@@ -27,10 +27,10 @@ class Preset:
     calibrated: likelihood with the estimator's own variance. upper_evidence: weight of the evidence
     at keypoints above the first. beta_prior, beta_hierarchy: weights of the bound's other parts.
     v_range: added variance of the diffusion loss at the top, in units of s_K^2, or None for the
-    closed form. refine_steps, rho: steps of the refinement from s_1 to 0, and how they crowd towards 0; see
-    `refine_levels`.
-    refiner steps down from levels above guided_above, `closed_form` from those below; rounds: so often
-    does a closed-form step go down, with renewed noise in between.
+    closed form. refine_steps, s_min, rho: steps of the refinement from s_1 to 0, the last level before 0, and how
+    they crowd towards it; see `refine_levels`.
+    refiner steps down from levels above guided_above, `closed_form` from those below. late: from this level on a
+    step goes down `rounds` times, with renewed noise in between, each time with its share of the solver steps.
     guidance: strength of `pigdm` and `dps`. solver_steps, spread: see `moment_matching`. particles: the
     fills of a picture are weighed and resampled on their way through `refiner`; see `particles.walk`.
 
@@ -52,7 +52,9 @@ class Preset:
     refiner: str = "closed_form"
     guided_above: float = 0.0
     refine_steps: int = 20
+    s_min: float = 0.03
     rho: float = 3.0
+    late: float = 1.0
     rounds: int = 1
     guidance: float = 1.0
     solver_steps: int = 3
@@ -65,7 +67,7 @@ class Preset:
             if not isinstance(count, int) or not low <= count <= high:
                 raise ValueError(f"Preset {self.name}: expected {name} from {low} to {high}, found {count!r}")
         numbers = [self.rate, self.eta, self.upper_evidence, self.beta_prior, self.beta_hierarchy]
-        numbers += [self.guided_above, self.guidance, *self.levels, *(self.v_range or ())]
+        numbers += [self.guided_above, self.late, self.s_min, self.guidance, *self.levels, *(self.v_range or ())]
         if not 1 <= self.rho <= 20:
             raise ValueError(f"Preset {self.name}: expected rho from 1 to 20, found {self.rho}")
         if not all(math.isfinite(number) for number in numbers):
@@ -89,7 +91,7 @@ class Preset:
 
     def descent(self, s: float) -> list[float]:
         """Levels of the refinement from the lowest keypoint s to 0."""
-        return refine_levels(s, self.refine_steps, rho=self.rho)
+        return refine_levels(s, self.refine_steps, self.s_min, self.rho)
 
     def draw_calls(self, levels: Sequence[float]) -> int:
         """Network calls from the top of these keypoints to pictures."""
@@ -100,8 +102,12 @@ class Preset:
         return self.refiner if s > self.guided_above else "closed_form"
 
     def turns(self, s: float) -> int:
-        """Steps down from level s: one or, in closed form, `rounds`."""
-        return self.rounds if self.step(s) == "closed_form" and not self.particles else 1
+        """Steps down from level s: one or, late, `rounds`."""
+        return self.rounds if s <= self.late and not self.particles else 1
+
+    def solver(self, s: float) -> int:
+        """Solver steps at level s."""
+        return math.ceil(self.solver_steps / self.turns(s))
 
     def rows(self, fills: int, batch: int) -> int:
         """Fills that are drawn together: all particles of a picture, which compete, else `batch`."""
@@ -127,18 +133,33 @@ PRESETS = {
     for preset in (
         Preset(
             "balanced",
-            "Moment matching carries what is visible into the hole while it is mostly noise, three rounds of "
-            "closed-form steps finish.",
+            "Moment matching carries what is visible into the hole; below s = 0.7 in two rounds, which undo what came "
+            "out wrong above.",
             # Where noise drowns every alternative the analytic posterior is exact: a fit found nothing to add.
             (30.0,),
             steps=0,
             refiner="moment_matching",
-            # Few levels and many solver steps beat the reverse; the last levels need rounds, not evidence.
-            guided_above=0.5,
-            refine_steps=8,
-            rho=5.0,
-            rounds=4,
+            # Few levels and many solver steps beat the reverse above; below, rounds beat solver steps.
+            guided_above=0.1,
+            refine_steps=7,
+            rho=8.0,
+            late=0.7,
+            rounds=2,
             solver_steps=6,
+        ),
+        Preset(
+            "thorough",
+            "As balanced with more levels, and four rounds of all below s = 2: nearer to the exact posterior, three times "
+            "slower.",
+            (30.0,),
+            steps=0,
+            refiner="moment_matching",
+            refine_steps=11,
+            s_min=0.02,
+            rho=10.0,
+            late=2.0,
+            rounds=4,
+            solver_steps=8,
         ),
         Preset(
             "fast",

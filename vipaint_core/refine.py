@@ -86,7 +86,7 @@ def moment_matching(
 ) -> Estimate:
     """x0 given u and y as a Gaussian whose covariance is the network's own, C = s^2 J.
 
-    The mean moves by C A^T (A C A^T + R)^-1 (y - A x0), solved by `preset.solver_steps` steps of one
+    The mean moves by C A^T (A C A^T + R)^-1 (y - A x0), solved by `preset.solver(s)` steps of one
     vector-Jacobian product each (Rozet et al. 2024, MMPS, arXiv 2405.13712, eq. 10). PiGDM puts a diagonal in place of A C A^T and so counts correlated evidence many times.
     With `preset.spread` a draw takes the mean's place (Matheron's rule): the prior's draw
     x0 + C n / s has covariance C^2 / s^2, which is C where J is a projection, as near a manifold.
@@ -113,9 +113,7 @@ def moment_matching(
         residual = observation.residual(moved) - noisy
         # The solver's first steps see what is large: cells in units of the deviation that each should have.
         scale = observation.precision(s, calibrated=True).sqrt()
-        shift, log_likelihood = _explain(
-            covariance, variance, residual, scale, observation.operator, preset.solver_steps
-        )
+        shift, log_likelihood = _explain(covariance, variance, residual, scale, observation.operator, preset.solver(s))
     return Estimate(mean, _conditioned(moved, shift, s, observation), log_likelihood)
 
 
