@@ -133,18 +133,18 @@ PRESETS = {
     for preset in (
         Preset(
             "balanced",
-            "Moment matching carries what is visible into the hole; below s = 0.7 in two rounds, which undo what came "
-            "out wrong above.",
+            "Moment matching carries what is visible into the hole; the last three levels take four rounds each, which "
+            "undo what came out wrong above.",
             # Where noise drowns every alternative the analytic posterior is exact: a fit found nothing to add.
             (30.0,),
             steps=0,
             refiner="moment_matching",
             # Few levels and many solver steps beat the reverse above; below, rounds beat solver steps.
-            guided_above=0.1,
+            guided_above=0.3,
             refine_steps=7,
             rho=8.0,
             late=0.7,
-            rounds=2,
+            rounds=4,
             solver_steps=6,
         ),
         Preset(
