@@ -120,7 +120,8 @@ def test_a_stamp_is_fresh_only_for_its_inputs_and_while_the_product_exists(run: 
 
 def test_pins_cover_torch_and_every_development_tool(run: ModuleType) -> None:
     pins = run.pins()
-    assert {"torch", "torchvision", "torchaudio", "pytest", "ruff", "mypy", "hypothesis", "matplotlib"} == set(pins)
+    tools = {"pytest", "ruff", "mypy", "hypothesis", "matplotlib", "lpips"}
+    assert {"torch", "torchvision", "torchaudio", *tools} == set(pins)
     assert all(version[0].isdigit() for version in pins.values())
 
 
