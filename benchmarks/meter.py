@@ -110,7 +110,10 @@ class Peak:
         self._watch.join()
 
     def _look(self) -> None:
-        while not self._ended.wait(0.005):
+        ended = False
+        while not ended:
+            # Once more at the end: a GPU's maximum is known then.
+            ended = self._ended.wait(0.005)
             self.bytes = max(self.bytes, self._now() - self._before)
 
     @staticmethod
