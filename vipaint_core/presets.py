@@ -68,6 +68,8 @@ class Preset:
                 raise ValueError(f"Preset {self.name}: expected {name} from {low} to {high}, found {count!r}")
         numbers = [self.rate, self.eta, self.upper_evidence, self.beta_prior, self.beta_hierarchy]
         numbers += [self.guided_above, self.late, self.s_min, self.guidance, *self.levels, *(self.v_range or ())]
+        if not self.s_min > 0:
+            raise ValueError(f"Preset {self.name}: expected s_min above 0, found {self.s_min}")
         if not 1 <= self.rho <= 20:
             raise ValueError(f"Preset {self.name}: expected rho from 1 to 20, found {self.rho}")
         if not all(math.isfinite(number) for number in numbers):
@@ -114,6 +116,22 @@ class Preset:
         return fills if self.particles else batch
 
 
+BALANCED = Preset(
+    "balanced",
+    "Moment matching carries what is visible into the hole; the last three levels take four rounds each, which "
+    "undo what came out wrong above.",
+    # Where noise drowns every alternative the analytic posterior is exact: a fit found nothing to add.
+    (30.0,),
+    steps=0,
+    refiner="moment_matching",
+    # Few levels and many solver steps beat the reverse above; below, rounds beat solver steps.
+    guided_above=0.3,
+    refine_steps=7,
+    rho=8.0,
+    late=0.7,
+    rounds=4,
+    solver_steps=6,
+)
 PAPER = Preset(
     "paper-2",
     "VIPaint-2 as published (slow).",
@@ -131,34 +149,17 @@ DEEP = (0.7, 1.6, 4.0, 10.0, 30.0)
 PRESETS = {
     preset.name: preset
     for preset in (
-        Preset(
-            "balanced",
-            "Moment matching carries what is visible into the hole; the last three levels take four rounds each, which "
-            "undo what came out wrong above.",
-            # Where noise drowns every alternative the analytic posterior is exact: a fit found nothing to add.
-            (30.0,),
-            steps=0,
-            refiner="moment_matching",
-            # Few levels and many solver steps beat the reverse above; below, rounds beat solver steps.
-            guided_above=0.3,
-            refine_steps=7,
-            rho=8.0,
-            late=0.7,
-            rounds=4,
-            solver_steps=6,
-        ),
-        Preset(
-            "thorough",
-            "As balanced with more levels, and four rounds of all below s = 2: nearer to the exact posterior, three times "
-            "slower.",
-            (30.0,),
-            steps=0,
-            refiner="moment_matching",
+        BALANCED,
+        replace(
+            BALANCED,
+            name="thorough",
+            description="As balanced with more levels, and four rounds of all below s = 2: nearer to the exact posterior, "
+            "three times slower.",
+            guided_above=0.0,
             refine_steps=11,
             s_min=0.02,
             rho=10.0,
             late=2.0,
-            rounds=4,
             solver_steps=8,
         ),
         Preset(

@@ -176,6 +176,7 @@ def test_forged_entries_are_named(saved: Path, change: dict[str, Any], words: st
     [
         ({"refine_steps": 10**12}, "refine_steps"),
         ({"rounds": 0}, "rounds"),
+        ({"s_min": 0.0}, "s_min"),
         ({"steps": 1.5}, "steps"),
         ({"rate": float("inf")}, "finite"),
         ({"rho": 0}, "rho"),
