@@ -56,7 +56,7 @@ PARTS: dict[str, tuple[Preset, ...]] = {
     ),
     "refiner": (
         change("closed form only", refiner="closed_form"),
-        change("pigdm", refiner="pigdm"),
+        change("diagonal, as PiGDM", refiner="pigdm"),
         change("moment matching to 0", guided_above=0.0),
         change("moment matching to 1", guided_above=1.0),
         change("two solver steps", solver_steps=2),
@@ -85,6 +85,8 @@ def main() -> None:
         parts, out, dimensions, holes = {"": PARTS[""], "refiner": PARTS["refiner"][:1]}, QUICK, (8,), HOLES[:1]
         options.problems, options.samples, options.pictures, options.fills = 1, 200, 1, 2
     presets = {preset.name: preset for group in parts.values() for preset in group}
+    if clash := presets.keys() & inpainting.samplers().keys() - PRESETS.keys():
+        raise ValueError(f"ablation: the toy benchmark has other samplers named {sorted(clash)}")
     # The node takes presets by name; the changed ones exist in this process only.
     PACK.core.PRESETS.update(
         {name: PACK.core.Preset(**vars(preset)) for name, preset in presets.items() if name != DEFAULT.name}
