@@ -1,13 +1,15 @@
 """From a noisy state to a picture: estimates of the picture given state and observation, and steps down.
 
     estimator(denoiser, u, s, observation, noise, preset) -> Estimate
-    refiner(denoiser, u, s, s_next, observation, noise, preset) -> u_next
+    refiner(denoiser, u, s, s_next, observation, noise, preset, earlier) -> Step
 
-u (N, C, H, W) at level s, s_next below it or 0. noise() gives a new standard normal tensor like u.
+u (N, C, H, W) at level s, s_next below it or 0. noise() gives a new standard normal tensor like u. earlier: the step
+before, or None.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -32,8 +34,16 @@ class Estimate(NamedTuple):
     log_likelihood: torch.Tensor
 
 
+class Step(NamedTuple):
+    """A step down from level s: the state it leads to and the estimate it used, both (N, C, H, W)."""
+
+    u: torch.Tensor
+    s: float
+    x0: torch.Tensor
+
+
 Estimator = Callable[[Counted, torch.Tensor, float, Observation, Noise, Preset], Estimate]
-Refiner = Callable[[Counted, torch.Tensor, float, float, Observation, Noise, Preset], torch.Tensor]
+Refiner = Callable[[Counted, torch.Tensor, float, float, Observation, Noise, Preset, Step | None], Step]
 
 
 def closed_form(
@@ -179,10 +189,14 @@ def descend(
     observation: Observation,
     noise: Noise,
     preset: Preset,
-) -> torch.Tensor:
+    earlier: Step | None = None,
+) -> Step:
     """The prior's step from the estimate given y."""
     x0 = estimator(denoiser, u, s, observation, noise, preset).given_y
-    return _step(u, x0, s, s_next, noise, preset.eta)
+    ahead = x0
+    if preset.second_order and s <= preset.late and s_next > 0 and earlier is not None and earlier.s > s:
+        ahead = x0 + math.log(s / s_next) / (2 * math.log(earlier.s / s)) * (x0 - earlier.x0)
+    return Step(_step(u, ahead, s, s_next, noise, preset.eta_at(s)), s, x0)
 
 
 def _step(u: torch.Tensor, x0: torch.Tensor, s: float, s_next: float, noise: Noise, eta: float) -> torch.Tensor:
@@ -200,13 +214,15 @@ def dps(
     observation: Observation | PixelObservation,
     noise: Noise,
     preset: Preset,
-) -> torch.Tensor:
+    earlier: Step | None = None,
+) -> Step:
     """The prior's step, then -guidance * grad_u ||A x0 - y|| (Chung et al. 2023, DPS, alg. 1)."""
     with denoiser.gradients():
         point = u.detach().requires_grad_()
         x0 = denoiser(point, s)
         (pull,) = torch.autograd.grad(observation.distance(x0).sum(), point)
-    return _step(u, x0.detach(), s, s_next, noise, preset.eta) - preset.guidance * pull
+    lower = _step(u, x0.detach(), s, s_next, noise, preset.eta_at(s)) - preset.guidance * pull
+    return Step(lower, s, x0.detach())
 
 
 REFINERS: dict[str, Refiner] = {name: partial(descend, estimator) for name, estimator in ESTIMATORS.items()}

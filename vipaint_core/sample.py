@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Protocol, TypeVar
 
 import torch
@@ -12,7 +13,7 @@ from .denoiser import Counted, Denoiser, Evaluations, Progress
 from .fit import Fit
 from .observation import Observation
 from .particles import walk
-from .refine import ESTIMATORS, REFINERS
+from .refine import ESTIMATORS, REFINERS, Step
 
 
 @dataclass(frozen=True)
@@ -134,13 +135,14 @@ def sample(
         if preset.particles:
             log_weight = posterior.log_ratio(chain)
             return walk(ESTIMATORS[preset.refiner], counted, u, log_weight, levels, observation, noise, preset)
-        for s, s_next in zip(levels, levels[1:], strict=False):
+        step = Step(u, levels[0], u)
+        for s, s_next in pairwise(levels):
             refiner, turns = REFINERS[preset.step(s)], preset.turns(s)
             for turn in range(turns):
-                lower = refiner(counted, u, s, s_next, observation, noise, preset)
+                step = refiner(counted, u, s, s_next, observation, noise, preset, step)
                 if turn + 1 < turns:
-                    u = lower + (s**2 - s_next**2) ** 0.5 * noise()
-            u = lower
+                    u = step.u + (s**2 - s_next**2) ** 0.5 * noise()
+            u = step.u
         return u
 
     return draw_fills(

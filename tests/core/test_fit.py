@@ -151,7 +151,7 @@ def test_presets_are_deterministic_and_counted(name: str) -> None:
     assert first.evaluations == Evaluations(rows, rows)
     forward, backward = len(preset.levels) - 1, 0
     for s in preset.descent(preset.levels[0])[:-1]:
-        turns = preset.rounds if s <= preset.late else 1
+        turns = preset.rounds if preset.guided_above < s <= preset.late else 1
         products = {
             "closed_form": 0,
             "dps": 1,

@@ -25,7 +25,9 @@ def test_moment_matching_gives_the_exact_mean() -> None:
     u = s * torch.randn(2, *SHAPE, generator=generator, dtype=torch.float64)
     preset = replace(BASE, spread=False, solver_steps=24)
     # condition() would count the observation twice in seen cells: compare the hidden ones.
-    found = REFINERS["moment_matching"](Counted(prior, "", 0, None), u, s, 0.0, observation, torch.empty, preset)
+    found = REFINERS["moment_matching"](
+        Counted(prior, "", 0, None), u, s, 0.0, observation, torch.empty, preset, None
+    ).u
     eye = torch.eye(24, dtype=torch.float64)
     gain = prior.covariance @ torch.linalg.inv(prior.covariance + s**2 * eye)
     left = prior.covariance - gain @ prior.covariance
@@ -84,7 +86,7 @@ def test_a_draw_has_the_noise_of_leaking_cells() -> None:
 
     preset = replace(BASE, solver_steps=24)
     rows = observation.rows(torch.zeros(draws, dtype=torch.long))
-    found = REFINERS["moment_matching"](Counted(prior, "", 0, None), u, s, 0.0, rows, noise, preset).flatten(1)
+    found = REFINERS["moment_matching"](Counted(prior, "", 0, None), u, s, 0.0, rows, noise, preset, None).u.flatten(1)
     eye = torch.eye(24, dtype=torch.float64)
     left = prior.covariance - prior.covariance @ torch.linalg.inv(prior.covariance + s**2 * eye) @ prior.covariance
     kept = observation.seen[0].expand(SHAPE).flatten() > 0
@@ -128,7 +130,7 @@ def test_refiners_take_soft_masks_and_rows_apart(name: str) -> None:
         index = torch.tensor(rows)
         denoiser = Counted(odd, "", 0, None)
         watched = observation.rows(index)
-        return REFINERS[name](denoiser, u[index], 2.0, 1.0, watched, lambda: noise[index], BASE)
+        return REFINERS[name](denoiser, u[index], 2.0, 1.0, watched, lambda: noise[index], BASE, None).u
 
     both = refine([0, 1])
     assert torch.isfinite(both).all()

@@ -76,7 +76,9 @@ def test_moment_matching_explains_a_spill_by_what_is_hidden() -> None:
     preset = replace(PRESETS["fast"], spread=False, solver_steps=24)
 
     def given(observation: Observation) -> torch.Tensor:
-        found = REFINERS["moment_matching"](Counted(prior, "", 0, None), u, s, 0.0, observation, torch.empty, preset)
+        found = REFINERS["moment_matching"](
+            Counted(prior, "", 0, None), u, s, 0.0, observation, torch.empty, preset, None
+        ).u
         return found[0].flatten()
 
     eye = torch.eye(24, dtype=torch.float64)

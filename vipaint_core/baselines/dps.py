@@ -40,7 +40,7 @@ def dps_step(
     """`refine.dps` with the paper's scale, which moves z = u / sqrt(1 + s^2): scale * grad_z ||A x0 - y||."""
     guidance = scale * math.sqrt((1 + s**2) * (1 + s_next**2))
     preset = Preset("dps", "", (), steps=0, guidance=guidance, eta=eta)
-    return refine.dps(denoiser, u, s, s_next, observation, noise, preset)
+    return refine.dps(denoiser, u, s, s_next, observation, noise, preset).u
 
 
 def draw(
