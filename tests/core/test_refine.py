@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
 from gaussian import GaussianPrior, half_seen
 
-from vipaint_core import PRESETS, Observation, fit, sample
+from vipaint_core import PRESETS, Observation, Preset, fit, sample
 from vipaint_core.denoiser import Counted
 from vipaint_core.operators import Mask
-from vipaint_core.refine import REFINERS, _explain
+from vipaint_core.refine import REFINERS, Step, _explain
 
 SHAPE = (2, 3, 4)
 BASE = replace(PRESETS["fast"], levels=(30.0,), refine_steps=12)
@@ -57,6 +58,34 @@ def test_solver_survives_directions_that_are_nearly_spanned() -> None:
     inner = covariance + 0.1 * torch.eye(4, dtype=torch.float64)
     exact = covariance @ torch.linalg.solve(inner, residual.reshape(rows, 4, 1))
     torch.testing.assert_close(shift, exact.reshape(shift.shape), atol=1e-7, rtol=0)
+
+
+def test_second_order_steps_are_nearer_to_the_flow() -> None:
+    """A unit Gaussian's probability flow takes a state of level s to one of level 0 by a factor 1 / sqrt(1 + s^2)."""
+    prior, u = GaussianPrior.unit(SHAPE), torch.ones(1, *SHAPE, dtype=torch.float64)
+    hidden = Observation(torch.zeros_like(u), torch.zeros(1, 1, *SHAPE[1:], dtype=torch.float64))
+    preset = replace(BASE, eta=0.0, late=30.0, refine_steps=16, rho=7.0)
+
+    def error(preset: Preset) -> float:
+        step = Step(u * (1 + 30.0**2) ** 0.5, 30.0, u)
+        for s, s_next in pairwise(preset.descent(30.0)):
+            step = REFINERS["closed_form"](
+                Counted(prior, "", 0, None), step.u, s, s_next, hidden, lambda: torch.zeros_like(u), preset, step
+            )
+        return float((step.u - 1).abs().max())
+
+    first, second = error(preset), error(replace(preset, second_order=True))
+    assert second < 0.3 * first < 0.05
+    assert error(replace(preset, second_order=True, late=0.0)) == first
+
+
+def test_steps_below_the_guided_levels_have_their_own_noise() -> None:
+    preset = replace(PRESETS["balanced"], eta=0.5, final_eta=0.25, rounds=4, guided_above=1.0, late=3.0)
+    assert [(preset.eta_at(s), preset.turns(s), preset.step(s)) for s in (4.0, 3.0, 1.0)] == [
+        (0.5, 1, "moment_matching"),
+        (0.5, 4, "moment_matching"),
+        (0.25, 1, "closed_form"),
+    ]
 
 
 def errors(name: str, **settings) -> tuple[float, float]:
