@@ -67,8 +67,9 @@ def test_second_order_steps_are_nearer_to_the_flow() -> None:
     preset = replace(BASE, eta=0.0, late=30.0, refine_steps=16, rho=7.0)
 
     def error(preset: Preset) -> float:
-        step = Step(u * (1 + 30.0**2) ** 0.5, 30.0, u)
-        for s, s_next in pairwise(preset.descent(30.0)):
+        levels = preset.descent(30.0)
+        step = Step(u * (1 + 30.0**2) ** 0.5, levels[0], u)
+        for s, s_next in pairwise(levels):
             step = REFINERS["closed_form"](
                 Counted(prior, "", 0, None), step.u, s, s_next, hidden, lambda: torch.zeros_like(u), preset, step
             )
