@@ -174,7 +174,7 @@ PRESETS = {
             BALANCED,
             name="thorough",
             description="As balanced with gradients on every level, four rounds of all below s = 2 and draws in place of "
-            "means: nearer to the exact posterior, three times slower.",
+            "means: errs less on the hardest holes, two and a half times slower.",
             guided_above=0.0,
             refine_steps=11,
             s_min=0.02,
