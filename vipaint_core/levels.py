@@ -20,7 +20,7 @@ def clip_levels(levels: tuple[float, ...], s_max: float) -> tuple[float, ...]:
 
 
 def refine_levels(s: float, steps: int, s_min: float = 0.03, rho: float = 3.0) -> list[float]:
-    """`steps` + 1 levels from s to 0, denser towards 0 (Karras et al. 2022, eq. 5, with a smaller rho)."""
+    """`steps` + 1 levels from s to 0, denser towards 0 (Karras et al. 2022, eq. 5), at equal ratios for large rho."""
     if steps == 1:
         return [s, 0.0]
     low = min(s_min, 0.5 * s)

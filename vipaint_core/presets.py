@@ -70,16 +70,8 @@ class Preset:
             count = getattr(self, name)
             if not isinstance(count, int) or not low <= count <= high:
                 raise ValueError(f"Preset {self.name}: expected {name} from {low} to {high}, found {count!r}")
-        numbers = [self.rate, self.eta, self.upper_evidence, self.beta_prior, self.beta_hierarchy]
-        numbers += [
-            self.guided_above,
-            self.late,
-            self.s_min,
-            self.guidance,
-            self.final_eta,
-            *self.levels,
-            *(self.v_range or ()),
-        ]
+        numbers = [self.rate, self.eta, self.final_eta, self.upper_evidence, self.beta_prior, self.beta_hierarchy]
+        numbers += [self.guided_above, self.late, self.s_min, self.guidance, *self.levels, *(self.v_range or ())]
         if not self.s_min > 0:
             raise ValueError(f"Preset {self.name}: expected s_min above 0, found {self.s_min}")
         if not 1 <= self.rho <= 1000:
@@ -170,21 +162,19 @@ PRESETS = {
     preset.name: preset
     for preset in (
         BALANCED,
-        replace(
-            BALANCED,
-            name="thorough",
-            description="As balanced with gradients on every level, four rounds of all below s = 2 and draws in place of "
+        Preset(
+            "thorough",
+            "As balanced with gradients on every level, four rounds of all below s = 2 and draws in place of "
             "means: errs less on the hardest holes, two and a half times slower.",
-            guided_above=0.0,
+            BALANCED.levels,
+            steps=0,
+            refiner="moment_matching",
             refine_steps=11,
             s_min=0.02,
             rho=10.0,
             late=2.0,
             rounds=4,
-            second_order=False,
-            final_eta=1.0,
             solver_steps=8,
-            spread=True,
         ),
         Preset(
             "fast",

@@ -137,13 +137,11 @@ def sample(
             return walk(ESTIMATORS[preset.refiner], counted, u, log_weight, levels, observation, noise, preset)
         step = Step(u, levels[0], u)
         for s, s_next in pairwise(levels):
-            refiner, turns = REFINERS[preset.step(s)], preset.turns(s)
-            for turn in range(turns):
+            refiner = REFINERS[preset.step(s)]
+            for turn in range(preset.turns(s)):
+                u = step.u + (s**2 - s_next**2) ** 0.5 * noise() if turn else step.u
                 step = refiner(counted, u, s, s_next, observation, noise, preset, step)
-                if turn + 1 < turns:
-                    u = step.u + (s**2 - s_next**2) ** 0.5 * noise()
-            u = step.u
-        return u
+        return step.u
 
     return draw_fills(
         denoiser,
