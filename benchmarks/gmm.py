@@ -112,8 +112,22 @@ def problem(cell: Cell, index: int) -> Problem:
 Method = Callable[[Problem, int, int], tuple[torch.Tensor, Evaluations]]
 
 
-# As many passes as TDS, down to well below the width of the modes.
-PARTICLES = replace(PRESETS["thorough"], name="particles", particles=True, refine_steps=100, solver_steps=1, s_min=0.01)
+# As many passes as TDS, from where every mode is drowned down to well below the width of one.
+PARTICLES = Preset(
+    "particles",
+    "Fills that are weighed against each other: exact for very many.",
+    (S_MAX,),
+    steps=0,
+    refiner="moment_matching",
+    guided_above=0.03,
+    refine_steps=106,
+    s_min=0.01,
+    rho=1000.0,
+    late=S_MAX,
+    second_order=True,
+    solver_steps=1,
+    particles=True,
+)
 OURS = {preset.name: preset for preset in (*PRESETS.values(), PARTICLES)}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
@@ -11,7 +11,16 @@ from .denoiser import Counted
 from .observation import Observation
 from .posterior import transition
 from .presets import Preset
-from .refine import Estimate, Estimator, Noise
+from .refine import Estimate, Estimator, Noise, Step, extrapolated
+
+
+def threshold_at(s: float) -> float:
+    """Share of effective particles below which to resample.
+
+    What sets alternatives apart is decided above: weights that go up and down must not kill them too soon. Below they
+    differ in details, and a copy soon leaves its twin.
+    """
+    return 0.3 if s > 0.2 else 0.9
 
 
 def walk(
@@ -23,33 +32,38 @@ def walk(
     observation: Observation,
     noise: Noise,
     preset: Preset,
-    threshold: float = 0.3,
-) -> torch.Tensor:
-    """Takes one image's particles u (N, C, H, W) from levels[0] to the last, 0; equally weighted latents.
+    threshold: Callable[[float], float] = threshold_at,
+) -> Step:
+    """Takes one image's particles u (N, C, H, W) from levels[0] to the last, where they weigh the same.
 
     log_weight: log p(u) - log q(u) of the particles given, (N,), where q has drawn them.
     Sequential Monte Carlo with a twisted target (Wu et al. 2023, TDS, arXiv 2306.17775, alg. 1). Each
     step proposes the prior's step from the estimate given y and weighs it by p(u_next | u) p(y | u_next)
     over q(u_next | u, y) p(y | u). Any positive p(y | u) of `estimator` leaves the result exact; the
-    nearer it is to the truth, the fewer particles die. threshold: resample below this share of
-    effective particles. Rows depend on each other.
+    nearer it is to the truth, the fewer particles die. threshold: by level, see
+    `threshold_at`. Rows depend on each other.
     """
+    step = Step(u, levels[0], u)
     for s, s_next in pairwise(levels):
         estimate = estimator(denoiser, u, s, observation, noise, preset)
         log_weight = log_weight + estimate.log_likelihood
         weight = log_weight.softmax(0)
-        if s_next == 0 or 1 / weight.square().sum() <= threshold * len(u):
+        if s_next == levels[-1] or 1 / weight.square().sum() <= threshold(s) * len(u):
             kept = systematic(weight, torch.special.ndtr(noise().flatten()[0]))
             u, estimate = u[kept], Estimate(*(part[kept] for part in estimate))
+            step = Step(step.u, step.s, step.x0[kept])
             log_weight = torch.zeros_like(log_weight)
         if s_next == 0:
-            return estimate.given_y
-        mean, variance = transition(u, estimate.x0, s, s_next, preset.eta)
-        shift = (transition(u, estimate.given_y, s, s_next, preset.eta).mean - mean) / variance.sqrt()
+            return Step(estimate.given_y, s, estimate.x0)
+        ahead = extrapolated(estimate.x0, s, s_next, step, preset)
+        mean, variance = transition(u, ahead, s, s_next, preset.eta)
+        proposed = transition(u, estimate.given_y + (ahead - estimate.x0), s, s_next, preset.eta).mean
+        shift = (proposed - mean) / variance.sqrt()
         fresh = noise()
         u = mean + variance.sqrt() * (shift + fresh)
         log_weight = log_weight - (shift * (0.5 * shift + fresh)).flatten(1).sum(1) - estimate.log_likelihood
-    return u
+        step = Step(u, s, estimate.x0)
+    return step
 
 
 def systematic(weight: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:

@@ -34,7 +34,7 @@ class Preset:
     share of the solver steps. second_order: from there on a step also follows the estimate's change since the level
     before, at no cost (Lu et al. 2022, DPM-Solver++, arXiv 2211.01095, alg. 2).
     guidance: strength of `pigdm` and `dps`. solver_steps, spread: see `moment_matching`. particles: the
-    fills of a picture are weighed and resampled on their way through `refiner`; see `particles.walk`.
+    fills of a picture are weighed and resampled where guided; see `particles.walk`.
 
     Raises ValueError for counts outside `LIMITS` and numbers that are none.
     """

@@ -193,10 +193,15 @@ def descend(
 ) -> Step:
     """The prior's step from the estimate given y."""
     x0 = estimator(denoiser, u, s, observation, noise, preset).given_y
-    ahead = x0
-    if preset.second_order and s <= preset.late and s_next > 0 and earlier is not None and earlier.s > s:
-        ahead = x0 + math.log(s / s_next) / (2 * math.log(earlier.s / s)) * (x0 - earlier.x0)
+    ahead = extrapolated(x0, s, s_next, earlier, preset)
     return Step(_step(u, ahead, s, s_next, noise, preset.eta_at(s)), s, x0)
+
+
+def extrapolated(x0: torch.Tensor, s: float, s_next: float, earlier: Step | None, preset: Preset) -> torch.Tensor:
+    """The estimate for a step from s to s_next: x0 or, where the preset is of second order, its course so far."""
+    if not preset.second_order or s > preset.late or s_next == 0 or earlier is None or earlier.s <= s:
+        return x0
+    return x0 + math.log(s / s_next) / (2 * math.log(earlier.s / s)) * (x0 - earlier.x0)
 
 
 def _step(u: torch.Tensor, x0: torch.Tensor, s: float, s_next: float, noise: Noise, eta: float) -> torch.Tensor:

@@ -132,11 +132,13 @@ def sample(
         with torch.no_grad():
             chain = posterior.chain(counted, [noise() for _ in range(posterior.K)])
         u = chain.states[0]
+        step, left = Step(u, levels[0], u), levels
         if preset.particles:
-            log_weight = posterior.log_ratio(chain)
-            return walk(ESTIMATORS[preset.refiner], counted, u, log_weight, levels, observation, noise, preset)
-        step = Step(u, levels[0], u)
-        for s, s_next in pairwise(levels):
+            guided = max(1, sum(s > preset.guided_above for s in levels))
+            log_weight, estimator = posterior.log_ratio(chain), ESTIMATORS[preset.refiner]
+            step = walk(estimator, counted, u, log_weight, levels[: guided + 1], observation, noise, preset)
+            left = levels[guided:]
+        for s, s_next in pairwise(left):
             refiner = REFINERS[preset.step(s)]
             for turn in range(preset.turns(s)):
                 u = step.u + (s**2 - s_next**2) ** 0.5 * noise() if turn else step.u

@@ -35,7 +35,8 @@ def draw(denoiser: Counted, observation: Observation, noise: Noise, settings: TD
     levels = vp_levels(s_max, settings.steps)
     u = start(noise, levels[0])
     preset = Preset("tds", "", (), steps=0)
-    return walk(guided, denoiser, u, u.new_zeros(len(u)), levels, observation, noise, preset, settings.threshold)
+    weight = u.new_zeros(len(u))
+    return walk(guided, denoiser, u, weight, levels, observation, noise, preset, lambda _: settings.threshold).u
 
 
 def guided(
