@@ -78,6 +78,40 @@ def test_particles_of_several_pictures_stay_apart() -> None:
         assert drawn[image][:, ~shown].std(0).min() > 0.6
 
 
+def test_copies_part_where_nothing_is_weighed() -> None:
+    """Below `guided_above` particles take plain steps without gradients, whose noise tells copies apart."""
+    prior = GaussianPrior.correlated((1, 3, 4))
+    observation = half_seen(prior, sigma_y=0.1).rows(torch.zeros(1, dtype=torch.long))
+
+    def drawn(preset):
+        result = sample(prior, fit(prior, observation, preset, 0), 1, 50)
+        return len(result.latents.unique(dim=0)), result.evaluations
+
+    copies, _ = drawn(EXACT)
+    preset = replace(EXACT, guided_above=0.3, second_order=True, late=30.0)
+    different, evaluations = drawn(preset)
+    levels = preset.descent(30.0)[:-1]
+    weighed = sum(s > 0.3 for s in levels)
+    assert copies < different == 50
+    assert evaluations.forward == 50 * len(levels)
+    assert evaluations.backward == 50 * weighed * preset.solver(1.0)
+
+
+def test_second_order_particles_are_as_wide_as_they_should_be() -> None:
+    """Few levels of first order leave a Gaussian's fills too narrow."""
+    prior = GaussianPrior.unit((1, 1, 4))
+    seen = torch.tensor([1.0, 0, 0, 0], dtype=torch.float64).reshape(1, 1, 1, 4)
+    observation = Observation(torch.ones(1, 1, 1, 4, dtype=torch.float64), seen, 0.3)
+
+    def width(**changes) -> float:
+        preset = replace(EXACT, refine_steps=20, rho=1000.0, late=30.0, guided_above=0.05, **changes)
+        drawn = sample(prior, fit(prior, observation, preset, 0), 0, 4000).latents.reshape(4000, 4)
+        return float(drawn[:, 1:].std())
+
+    narrow, right = width(), width(second_order=True)
+    assert abs(right - 1) < 0.5 * abs(narrow - 1)
+
+
 @pytest.mark.parametrize("change", [{"refiner": "dps"}, {"eta": 0.0}])
 def test_particles_need_weights_that_can_be_had(change) -> None:
     with pytest.raises(ValueError, match="particles"):
