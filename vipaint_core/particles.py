@@ -40,8 +40,9 @@ def walk(
     Sequential Monte Carlo with a twisted target (Wu et al. 2023, TDS, arXiv 2306.17775, alg. 1). Each
     step proposes the prior's step from the estimate given y and weighs it by p(u_next | u) p(y | u_next)
     over q(u_next | u, y) p(y | u). Any positive p(y | u) of `estimator` leaves the result exact; the
-    nearer it is to the truth, the fewer particles die. threshold: by level, see
-    `threshold_at`. Rows depend on each other.
+    nearer it is to the truth, the fewer particles die. Of second order the prior's chain remembers the
+    estimate before, and is nearer to the continuous one. threshold: by level, see `threshold_at`. Rows
+    depend on each other.
     """
     step = Step(u, levels[0], u)
     for s, s_next in pairwise(levels):
@@ -51,7 +52,7 @@ def walk(
         if s_next == levels[-1] or 1 / weight.square().sum() <= threshold(s) * len(u):
             kept = systematic(weight, torch.special.ndtr(noise().flatten()[0]))
             u, estimate = u[kept], Estimate(*(part[kept] for part in estimate))
-            step = Step(step.u, step.s, step.x0[kept])
+            step = Step(u, step.s, step.x0[kept])
             log_weight = torch.zeros_like(log_weight)
         if s_next == 0:
             return Step(estimate.given_y, s, estimate.x0)
