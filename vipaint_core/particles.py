@@ -13,14 +13,25 @@ from .posterior import transition
 from .presets import Preset
 from .refine import Estimate, Estimator, Noise, Step, extrapolated
 
+# Above it alternatives are told apart, below it details.
+DECIDED = 0.2
+
 
 def threshold_at(s: float) -> float:
     """Share of effective particles below which to resample.
 
-    What sets alternatives apart is decided above: weights that go up and down must not kill them too soon. Below they
-    differ in details, and a copy soon leaves its twin.
+    Weights of alternatives go up and down and must not kill them too soon; where details differ a copy soon leaves
+    its twin.
     """
-    return 0.3 if s > 0.2 else 0.9
+    return 0.3 if s > DECIDED else 0.9
+
+
+def strength_at(s: float) -> float:
+    """Share of the way to the estimate given y that a proposal goes.
+
+    Where there are alternatives, evidence taken for Gaussian pulls too far; weights make up for any share.
+    """
+    return 0.7 if s > DECIDED else 1.0
 
 
 def walk(
@@ -33,6 +44,7 @@ def walk(
     noise: Noise,
     preset: Preset,
     threshold: Callable[[float], float] = threshold_at,
+    strength: Callable[[float], float] = strength_at,
 ) -> Step:
     """Takes one image's particles u (N, C, H, W) from levels[0] to the last, where they weigh the same.
 
@@ -41,8 +53,8 @@ def walk(
     step proposes the prior's step from the estimate given y and weighs it by p(u_next | u) p(y | u_next)
     over q(u_next | u, y) p(y | u). Any positive p(y | u) of `estimator` leaves the result exact; the
     nearer it is to the truth, the fewer particles die. Of second order the prior's chain remembers the
-    estimate before, and is nearer to the continuous one. threshold: by level, see `threshold_at`. Rows
-    depend on each other.
+    estimate before, and is nearer to the continuous one. threshold, strength: by level, see
+    `threshold_at` and `strength_at`. Rows depend on each other.
     """
     step = Step(u, levels[0], u)
     for s, s_next in pairwise(levels):
@@ -58,7 +70,8 @@ def walk(
             return Step(estimate.given_y, s, estimate.x0)
         ahead = extrapolated(estimate.x0, s, s_next, step, preset)
         mean, variance = transition(u, ahead, s, s_next, preset.eta)
-        proposed = transition(u, estimate.given_y + (ahead - estimate.x0), s, s_next, preset.eta).mean
+        aim = ahead + strength(s) * (estimate.given_y - estimate.x0)
+        proposed = transition(u, aim, s, s_next, preset.eta).mean
         shift = (proposed - mean) / variance.sqrt()
         fresh = noise()
         u = mean + variance.sqrt() * (shift + fresh)

@@ -11,7 +11,7 @@ from gaussian import GaussianPrior, half_seen
 from benchmarks.mixture import Mixture
 from vipaint_core import PRESETS, Observation, fit, sample
 from vipaint_core.denoiser import Counted
-from vipaint_core.particles import systematic
+from vipaint_core.particles import systematic, walk
 from vipaint_core.refine import moment_matching
 
 EXACT = replace(PRESETS["fast"], levels=(30.0,), refiner="moment_matching", particles=True, refine_steps=60)
@@ -110,6 +110,35 @@ def test_second_order_particles_are_as_wide_as_they_should_be() -> None:
 
     narrow, right = width(), width(second_order=True)
     assert abs(right - 1) < 0.5 * abs(narrow - 1)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_any_share_of_the_evidence_in_proposals_is_exact(share: float) -> None:
+    """Weights make up for what a proposal leaves out."""
+    prior = GaussianPrior.unit((1, 1, 2))
+    seen = torch.tensor([1.0, 0], dtype=torch.float64).reshape(1, 1, 1, 2)
+    observation = Observation(torch.ones(1, 1, 1, 2, dtype=torch.float64), seen, 0.5)
+    levels, count = EXACT.descent(30.0), 4000
+    generator = torch.Generator().manual_seed(0)
+
+    def noise() -> torch.Tensor:
+        return torch.randn(count, 1, 1, 2, generator=generator, dtype=torch.float64)
+
+    u = (1 + levels[0] ** 2) ** 0.5 * noise()
+    rows = observation.rows(torch.zeros(count, dtype=torch.long))
+    drawn = walk(
+        moment_matching,
+        Counted(prior, "", 0, None),
+        u,
+        torch.zeros(count, dtype=torch.float64),
+        levels,
+        rows,
+        noise,
+        replace(EXACT, second_order=True, late=30.0),
+        strength=lambda _: share,
+    ).u.flatten(1)
+    assert (drawn.mean(0) - torch.tensor([0.8, 0.0])).abs().max() < 0.08
+    assert (drawn.std(0) - torch.tensor([0.2**0.5, 1.0])).abs().max() < 0.08
 
 
 @pytest.mark.parametrize("change", [{"refiner": "dps"}, {"eta": 0.0}])

@@ -36,7 +36,18 @@ def draw(denoiser: Counted, observation: Observation, noise: Noise, settings: TD
     u = start(noise, levels[0])
     preset = Preset("tds", "", (), steps=0)
     weight = u.new_zeros(len(u))
-    return walk(guided, denoiser, u, weight, levels, observation, noise, preset, lambda _: settings.threshold).u
+    return walk(
+        guided,
+        denoiser,
+        u,
+        weight,
+        levels,
+        observation,
+        noise,
+        preset,
+        threshold=lambda _: settings.threshold,
+        strength=lambda _: 1.0,
+    ).u
 
 
 def guided(
