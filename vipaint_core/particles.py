@@ -58,12 +58,12 @@ def walk(
     """
     step = Step(u, levels[0], u)
     for s, s_next in pairwise(levels):
-        estimate = estimator(denoiser, u, s, observation, noise, preset)
+        estimate = estimator(denoiser, u, s, observation, noise, preset, None)
         log_weight = log_weight + estimate.log_likelihood
         weight = log_weight.softmax(0)
         if s_next == levels[-1] or 1 / weight.square().sum() <= threshold(s) * len(u):
             kept = systematic(weight, torch.special.ndtr(noise().flatten()[0]))
-            u, estimate = u[kept], Estimate(*(part[kept] for part in estimate))
+            u, estimate = u[kept], Estimate(*(part[kept] for part in estimate[:3]))
             step = Step(u, step.s, step.x0[kept])
             log_weight = torch.zeros_like(log_weight)
         if s_next == 0:

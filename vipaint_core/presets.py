@@ -33,8 +33,9 @@ class Preset:
     late: from this level on a guided step goes down `rounds` times, with renewed noise in between, each time with its
     share of the solver steps. second_order: from there on a step also follows the estimate's change since the level
     before, at no cost (Lu et al. 2022, DPM-Solver++, arXiv 2211.01095, alg. 2).
-    guidance: strength of `pigdm` and `dps`. solver_steps, spread: see `moment_matching`. particles: the
-    fills of a picture are weighed and resampled where guided; see `particles.walk`.
+    guidance: strength of `pigdm` and `dps`. solver_steps, spread: see `moment_matching`. warm_start: its solver
+    starts from what the step before has found. particles: the fills of a picture are weighed and resampled where
+    guided; see `particles.walk`.
 
     Raises ValueError for counts outside `LIMITS` and numbers that are none.
     """
@@ -63,6 +64,7 @@ class Preset:
     guidance: float = 1.0
     solver_steps: int = 3
     spread: bool = True
+    warm_start: bool = True
     particles: bool = False
 
     def __post_init__(self) -> None:
@@ -126,8 +128,8 @@ class Preset:
 
 BALANCED = Preset(
     "balanced",
-    "Moment matching carries what is visible into the hole; at three levels in the middle it takes three rounds, which "
-    "undo what came out wrong above.",
+    "Moment matching carries what is visible into the hole; at five levels in the middle it takes two rounds, of which "
+    "the second undoes what came out wrong above.",
     # Where noise drowns every alternative the analytic posterior is exact: a fit found nothing to add.
     (30.0,),
     steps=0,
@@ -137,8 +139,8 @@ BALANCED = Preset(
     refine_steps=11,
     s_min=0.015,
     rho=1000.0,
-    late=3.0,
-    rounds=3,
+    late=10.0,
+    rounds=2,
     second_order=True,
     final_eta=0.0,
     solver_steps=6,

@@ -1,10 +1,10 @@
 """From a noisy state to a picture: estimates of the picture given state and observation, and steps down.
 
-    estimator(denoiser, u, s, observation, noise, preset) -> Estimate
+    estimator(denoiser, u, s, observation, noise, preset, score) -> Estimate
     refiner(denoiser, u, s, s_next, observation, noise, preset, earlier) -> Step
 
-u (N, C, H, W) at level s, s_next below it or 0. noise() gives a new standard normal tensor like u. earlier: the step
-before, or None.
+u (N, C, H, W) at level s, s_next below it or 0. noise() gives a new standard normal tensor like u. score: a guess of
+`Estimate.score`, or None. earlier: the step before, or None.
 """
 
 from __future__ import annotations
@@ -27,27 +27,38 @@ Noise = Callable[[], torch.Tensor]
 
 
 class Estimate(NamedTuple):
-    """x0 given u, x0 given u and y, both (N, C, H, W), and log p(y | u), (N,), up to a constant of the level."""
+    """x0 given u, x0 given u and y, both (N, C, H, W), and log p(y | u), (N,), up to a constant of the level.
+
+    score: gradient of log p(y | u) to A x0, (N, C, H, W), or None where the estimator does not tell.
+    """
 
     x0: torch.Tensor
     given_y: torch.Tensor
     log_likelihood: torch.Tensor
+    score: torch.Tensor | None = None
 
 
 class Step(NamedTuple):
-    """A step down from level s: the state it leads to and the estimate it used, both (N, C, H, W)."""
+    """A step down from level s: the state it leads to, the estimate it used and its score, all (N, C, H, W)."""
 
     u: torch.Tensor
     s: float
     x0: torch.Tensor
+    score: torch.Tensor | None = None
 
 
-Estimator = Callable[[Counted, torch.Tensor, float, Observation, Noise, Preset], Estimate]
+Estimator = Callable[[Counted, torch.Tensor, float, Observation, Noise, Preset, torch.Tensor | None], Estimate]
 Refiner = Callable[[Counted, torch.Tensor, float, float, Observation, Noise, Preset, Step | None], Step]
 
 
 def closed_form(
-    denoiser: Counted, u: torch.Tensor, s: float, observation: Observation, noise: Noise, preset: Preset
+    denoiser: Counted,
+    u: torch.Tensor,
+    s: float,
+    observation: Observation,
+    noise: Noise,
+    preset: Preset,
+    score: torch.Tensor | None = None,
 ) -> Estimate:
     """No gradient: seen cells of the estimate are conditioned on y exactly, hidden ones are the prior's.
 
@@ -61,7 +72,13 @@ def closed_form(
 
 
 def pigdm(
-    denoiser: Counted, u: torch.Tensor, s: float, observation: Observation, noise: Noise, preset: Preset
+    denoiser: Counted,
+    u: torch.Tensor,
+    s: float,
+    observation: Observation,
+    noise: Noise,
+    preset: Preset,
+    score: torch.Tensor | None = None,
 ) -> Estimate:
     """Evidence reaches hidden cells through the network's Jacobian (Song et al. 2023, PiGDM, eq. 8).
 
@@ -92,7 +109,13 @@ def evidence(
 
 
 def moment_matching(
-    denoiser: Counted, u: torch.Tensor, s: float, observation: Observation, noise: Noise, preset: Preset
+    denoiser: Counted,
+    u: torch.Tensor,
+    s: float,
+    observation: Observation,
+    noise: Noise,
+    preset: Preset,
+    score: torch.Tensor | None = None,
 ) -> Estimate:
     """x0 given u and y as a Gaussian whose covariance is the network's own, C = s^2 J.
 
@@ -101,10 +124,20 @@ def moment_matching(
     With `preset.spread` a draw takes the mean's place (Matheron's rule): the prior's draw
     x0 + C n / s has covariance C^2 / s^2, which is C where J is a projection, as near a manifold.
     Few solver steps leave seen cells away from y: they are conditioned as in `closed_form`.
+
+    From a score the mean and C are taken at u + s^2 A^T score, which is where p(x0 | u) exp(score A x0) has its
+    mean exactly (Tweedie's formula), and the solver finds what is left of y - A x0 = R score: a Newton step
+    from the guess, not from no evidence at all. What moved far is then the network's, not a line's, and solver
+    steps of the levels before are not lost. Estimate.x0 and log_likelihood are of no use then.
     """
     observation = observation.softened()
+    score = torch.zeros_like(u) if score is None else score
+    tilt = s**2 * observation.operator.A_adjoint(score)
+    # Farther than its own noise is from 0 a state is nothing that the network knows.
+    share = (s * math.sqrt(u[0].numel()) / _norm(tilt).clamp_min(1e-30)).clamp_max(1)
+    score = share * score
     with denoiser.gradients():
-        point = u.detach().requires_grad_()
+        point = (u + share * tilt).detach().requires_grad_()
         x0 = denoiser(point, s)
 
         def covariance(v: torch.Tensor) -> torch.Tensor:
@@ -114,17 +147,24 @@ def moment_matching(
         # The noise of soft cells is larger by their precision; unseen cells take no part.
         variance = observation.sigma_y**2 / observation.seen.clamp_min(1e-6)
         mean = moved = x0.detach()
-        noisy = torch.zeros_like(mean)
+        noisy = variance * score
         # A particle's weight is that of the mean: a draw inside the estimate would blur it.
         if preset.spread and not preset.particles:
             draw = covariance(noise() / s)
             moved = mean + draw
-            noisy = variance.sqrt() * noise()
+            noisy = noisy + variance.sqrt() * noise()
         residual = observation.residual(moved) - noisy
         # The solver's first steps see what is large: cells in units of the deviation that each should have.
         scale = observation.precision(s, calibrated=True).sqrt()
-        shift, log_likelihood = _explain(covariance, variance, residual, scale, observation.operator, preset.solver(s))
-    return Estimate(mean, _conditioned(moved, shift, s, observation), log_likelihood)
+        shift, log_likelihood, left = _explain(
+            covariance, variance, residual, scale, observation.operator, preset.solver(s)
+        )
+    return Estimate(mean, _conditioned(moved, shift, s, observation), log_likelihood, score + left)
+
+
+def _norm(x: torch.Tensor) -> torch.Tensor:
+    """Of every row, (N, 1, 1, 1)."""
+    return x.flatten(1).norm(dim=1)[:, None, None, None]
 
 
 def _explain(
@@ -134,29 +174,25 @@ def _explain(
     scale: torch.Tensor,
     operator: Mask,
     steps: int,
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """C A^T S^-1 residual with S = A C A^T + variance, row by row, from one product with C per step, (N, C, H, W).
 
     Of all answers that `steps` products with S allow, the one that leaves the smallest residual (Saad and
     Schultz 1986, GMRES): a network's Jacobian is symmetric only nearly, and conjugate gradients, which
     rely on it, move hidden cells too far. Cells are in units of 1 / `scale`, which changes how soon the
     answer is near, not where it ends. Also log N(residual; 0, S), (N,), up to a constant and without the
-    determinant of what the steps do not reach.
+    determinant of what the steps do not reach, and S^-1 residual, (N, C, H, W).
     """
-
-    def norm(x: torch.Tensor) -> torch.Tensor:
-        return x.flatten(1).norm(dim=1)[:, None, None, None]
-
     target = scale * residual
     basis: list[torch.Tensor] = []
     images: list[torch.Tensor] = []
     reaches: list[torch.Tensor] = []
-    direction, size = target, norm(target)
+    direction, size = target, _norm(target)
     for _ in range(steps):
         # Twice: once leaves rounding.
         for earlier in [*basis, *basis]:
             direction = direction - (direction * earlier).flatten(1).sum(1)[:, None, None, None] * earlier
-        length = norm(direction)
+        length = _norm(direction)
         # What is left of a direction that earlier ones span is rounding.
         new = length > 100 * torch.finfo(length.dtype).eps * size
         direction = torch.where(new, direction / length.clamp_min(1e-30), 0.0)
@@ -165,16 +201,19 @@ def _explain(
         basis.append(direction)
         images.append(image)
         reaches.append(reach)
-        direction, size = image, norm(image)
+        direction, size = image, _norm(image)
     spanned, shown = (torch.stack(parts, -1).flatten(1, 3).double() for parts in (basis, images))
     idle = torch.diag_embed((spanned.square().sum(1) == 0).double())
     wanted = target.flatten(1)[:, :, None].double()
     weights = torch.linalg.solve(shown.mT @ shown + idle, shown.mT @ wanted)
-    explained = torch.einsum("nk,nchwk->nchw", weights[:, :, 0].to(target), torch.stack(reaches, -1))
+
+    def combined(parts: list[torch.Tensor]) -> torch.Tensor:
+        return torch.einsum("nk,nchwk->nchw", weights[:, :, 0].to(target), torch.stack(parts, -1))
+
     projected = spanned.mT @ shown
     pivots = torch.linalg.eigvalsh((projected + projected.mT) / 2 + idle)
     likelihood = -0.5 * (pivots.clamp_min(1e-12).log().sum(1) + (wanted.mT @ spanned @ weights)[:, 0, 0])
-    return explained, likelihood.to(target)
+    return combined(reaches), likelihood.to(target), scale * combined(basis)
 
 
 ESTIMATORS: dict[str, Estimator] = {"closed_form": closed_form, "pigdm": pigdm, "moment_matching": moment_matching}
@@ -191,10 +230,22 @@ def descend(
     preset: Preset,
     earlier: Step | None = None,
 ) -> Step:
-    """The prior's step from the estimate given y."""
-    x0 = estimator(denoiser, u, s, observation, noise, preset).given_y
-    ahead = extrapolated(x0, s, s_next, earlier, preset)
-    return Step(_step(u, ahead, s, s_next, noise, preset.eta_at(s)), s, x0)
+    """The prior's step from the estimate given y, which starts from the score of the step before."""
+    score = _persisting(earlier, s, s_next) if preset.warm_start else None
+    estimate = estimator(denoiser, u, s, observation, noise, preset, score)
+    ahead = extrapolated(estimate.given_y, s, s_next, earlier, preset)
+    return Step(_step(u, ahead, s, s_next, noise, preset.eta_at(s)), s, estimate.given_y, estimate.score)
+
+
+def _persisting(earlier: Step | None, s: float, s_next: float) -> torch.Tensor | None:
+    """What of an earlier score is likely to hold at level s: it depends on the state's noise, of which this much is left.
+
+    The correlation of noise at levels s > t is t / s, down by the ancestral step as well as up by fresh noise.
+    """
+    if earlier is None or earlier.score is None:
+        return None
+    between = s if earlier.s > s else s_next
+    return between**2 / (earlier.s * s) * earlier.score
 
 
 def extrapolated(x0: torch.Tensor, s: float, s_next: float, earlier: Step | None, preset: Preset) -> torch.Tensor:

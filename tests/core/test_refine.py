@@ -12,33 +12,76 @@ from gaussian import GaussianPrior, half_seen
 from vipaint_core import PRESETS, Observation, Preset, fit, sample
 from vipaint_core.denoiser import Counted
 from vipaint_core.operators import Mask
-from vipaint_core.refine import REFINERS, Step, _explain
+from vipaint_core.refine import REFINERS, Step, _explain, _persisting, moment_matching
 
 SHAPE = (2, 3, 4)
 BASE = replace(PRESETS["fast"], levels=(30.0,), refine_steps=12)
 
 
-def test_moment_matching_gives_the_exact_mean() -> None:
-    """Enough products with the Jacobian: E[x0 | u, y] of a correlated Gaussian, to rounding."""
+def hidden_mean(
+    solver_steps: int, turns: int = 1, guess: float | None = None, s: float = 3.0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """E[x0 | u, y] of a correlated Gaussian's hidden cells: after so many estimates, each from the last's score; exact."""
     prior = GaussianPrior.correlated(SHAPE)
     observation = half_seen(prior, images=2, sigma_y=0.2)
-    s, generator = 3.0, torch.Generator().manual_seed(1)
-    u = s * torch.randn(2, *SHAPE, generator=generator, dtype=torch.float64)
-    preset = replace(BASE, spread=False, solver_steps=24)
-    # condition() would count the observation twice in seen cells: compare the hidden ones.
-    found = REFINERS["moment_matching"](
-        Counted(prior, "", 0, None), u, s, 0.0, observation, torch.empty, preset, None
-    ).u
+    generator = torch.Generator().manual_seed(1)
+    u = observation.latent + s * torch.randn(2, *SHAPE, generator=generator, dtype=torch.float64)
+    preset = replace(BASE, spread=False, solver_steps=solver_steps)
+    score = None if guess is None else guess * torch.where(observation.seen > 0, torch.randn(u.shape), 0.0).to(u)
+    for _ in range(turns):
+        found = moment_matching(Counted(prior, "", 0, None), u, s, observation, torch.empty, preset, score)
+        score = found.score
     eye = torch.eye(24, dtype=torch.float64)
     gain = prior.covariance @ torch.linalg.inv(prior.covariance + s**2 * eye)
     left = prior.covariance - gain @ prior.covariance
     seen = observation.seen[0].expand(SHAPE).flatten() > 0
     inner = left[seen][:, seen] + 0.04 * torch.eye(int(seen.sum()), dtype=torch.float64)
-    for row in range(2):
-        mean = gain @ u[row].flatten()
-        residual = observation.latent[row].flatten()[seen] - mean[seen]
-        exact = mean + left[:, seen] @ torch.linalg.solve(inner, residual)
-        assert torch.allclose(found[row].flatten()[~seen], exact[~seen], atol=1e-8)
+    mean = u.flatten(1) @ gain.T
+    residual = observation.latent.flatten(1)[:, seen] - mean[:, seen]
+    exact = mean + torch.linalg.solve(inner, residual.T).T @ left[seen]
+    # In seen cells condition() would count the observation twice.
+    return found.given_y.flatten(1)[:, ~seen], exact[:, ~seen]
+
+
+@pytest.mark.parametrize("guess", [None, 0.1, 3.0])
+def test_moment_matching_gives_the_exact_mean(guess: float | None) -> None:
+    """Enough products with the Jacobian: to rounding, from whatever score."""
+    found, exact = hidden_mean(solver_steps=24, guess=guess)
+    assert torch.allclose(found, exact, atol=1e-8)
+
+
+def test_estimates_go_on_where_the_last_has_stopped() -> None:
+    """Four estimates of one solver step each, every one from the score of the last."""
+    (first, exact), (fourth, _) = hidden_mean(solver_steps=1, s=0.5), hidden_mean(solver_steps=1, turns=4, s=0.5)
+    error = (first - exact).abs().max()
+    assert error > 0.005 and (fourth - exact).abs().max() < 0.05 * error
+
+
+def test_no_score_takes_a_state_out_of_its_noise() -> None:
+    prior, s = GaussianPrior.unit(SHAPE), 2.0
+    observation, u = half_seen(prior), torch.zeros(1, *SHAPE, dtype=torch.float64)
+    points, preset = [], replace(BASE, spread=False)
+
+    class Recorded:
+        def __call__(self, u: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+            points.append(u.detach())
+            return prior(u, s)
+
+    for size in (0.01, 1e6):
+        score = size * torch.ones_like(u)
+        moment_matching(Counted(Recorded(), "", 0, None), u, s, observation, torch.empty, preset, score)
+    half = u[0].numel() / 2
+    assert points[0].norm().item() == pytest.approx(0.01 * s**2 * half**0.5)
+    assert points[1].norm().item() == pytest.approx(s * (2 * half) ** 0.5)
+
+
+def test_a_score_persists_as_its_noise_does() -> None:
+    """Down from level 4 to 2; there once more, down to 1 and up again."""
+    u = torch.ones(1, *SHAPE)
+    step = Step(u, 4.0, u, score=u)
+    assert _persisting(None, 4.0, 2.0) is None and _persisting(Step(u, 4.0, u), 2.0, 1.0) is None
+    assert torch.equal(_persisting(step, 2.0, 1.0), 0.5 * u)
+    assert torch.equal(_persisting(step._replace(s=2.0), 2.0, 1.0), 0.25 * u)
 
 
 def test_solver_survives_directions_that_are_nearly_spanned() -> None:
@@ -54,10 +97,13 @@ def test_solver_survives_directions_that_are_nearly_spanned() -> None:
     def product(v: torch.Tensor) -> torch.Tensor:
         return (covariance @ v.reshape(rows, 4, 1)).reshape(v.shape)
 
-    shift, _ = _explain(product, variance, residual, torch.full_like(residual, 3.0), Mask(residual.isfinite()), 4)
+    shift, _, score = _explain(
+        product, variance, residual, torch.full_like(residual, 3.0), Mask(residual.isfinite()), 4
+    )
     inner = covariance + 0.1 * torch.eye(4, dtype=torch.float64)
     exact = covariance @ torch.linalg.solve(inner, residual.reshape(rows, 4, 1))
     torch.testing.assert_close(shift, exact.reshape(shift.shape), atol=1e-7, rtol=0)
+    torch.testing.assert_close(product(score), shift, atol=1e-7, rtol=0)
 
 
 def test_second_order_steps_are_nearer_to_the_flow() -> None:

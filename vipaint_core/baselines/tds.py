@@ -51,7 +51,13 @@ def draw(denoiser: Counted, observation: Observation, noise: Noise, settings: TD
 
 
 def guided(
-    denoiser: Counted, u: torch.Tensor, s: float, observation: Observation, noise: Noise, preset: Preset
+    denoiser: Counted,
+    u: torch.Tensor,
+    s: float,
+    observation: Observation,
+    noise: Noise,
+    preset: Preset,
+    score: torch.Tensor | None = None,
 ) -> Estimate:
     """`refine.pigdm` without its exact conditioning of seen cells, which TDS does not have."""
     x0, gradient, log_likelihood = evidence(denoiser, u, s, observation)
