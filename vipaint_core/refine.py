@@ -125,10 +125,11 @@ def moment_matching(
     x0 + C n / s has covariance C^2 / s^2, which is C where J is a projection, as near a manifold.
     Few solver steps leave seen cells away from y: they are conditioned as in `closed_form`.
 
-    From a score the mean and C are taken at u + s^2 A^T score, which is where p(x0 | u) exp(score A x0) has its
-    mean exactly (Tweedie's formula), and the solver finds what is left of y - A x0 = R score: a Newton step
-    from the guess, not from no evidence at all. What moved far is then the network's, not a line's, and solver
-    steps of the levels before are not lost. Estimate.x0 and log_likelihood are of no use then.
+    From a score, mean and C are those at u + s^2 A^T score: there the network's estimate is the mean of
+    p(x0 | u) exp(score A x0), normalised, by Tweedie's formula. The solver finds what is left of
+    y - A x0 = R score, a Newton step from this guess in place of one from no evidence. What has moved far is then an
+    estimate, not the end of a straight line, and solver steps of earlier levels are not lost. For a Gaussian
+    prior all guesses lead to one answer. Estimate.x0 and log_likelihood are those of the moved state.
     """
     observation = observation.softened()
     score = torch.zeros_like(u) if score is None else score
