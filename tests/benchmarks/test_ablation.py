@@ -16,6 +16,6 @@ def test_quick_run_compares_the_default_with_one_change(comfyui, tmp_path, monke
         exact, default, changed = csv.DictReader(file)
     assert (exact["change"], default["change"], changed["change"]) == ("exact sampler", "balanced", "closed form only")
     assert float(exact["mask"]) < float(default["mask"])
-    assert (float(default["forward"]), float(default["backward"])) == (17, 42)
-    assert (float(changed["forward"]), float(changed["backward"])) == (17, 0)
+    assert (float(default["forward"]), float(default["backward"])) == (16, 42)
+    assert (float(changed["forward"]), float(changed["backward"])) == (16, 0)
     assert "| refiner | closed form only |" in (tmp_path / "ablation.md").read_text("utf-8")
