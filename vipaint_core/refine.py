@@ -51,15 +51,7 @@ Estimator = Callable[[Counted, torch.Tensor, float, Observation, Noise, Preset, 
 Refiner = Callable[[Counted, torch.Tensor, float, float, Observation, Noise, Preset, Step | None], Step]
 
 
-def closed_form(
-    denoiser: Counted,
-    u: torch.Tensor,
-    s: float,
-    observation: Observation,
-    noise: Noise,
-    preset: Preset,
-    score: torch.Tensor | None = None,
-) -> Estimate:
+def closed_form(denoiser: Counted, u: torch.Tensor, s: float, observation: Observation, *_: object) -> Estimate:
     """No gradient: seen cells of the estimate are conditioned on y exactly, hidden ones are the prior's.
 
     Given x0 in a seen cell, that cell's next state is the Gaussian bridge to it: exact as sigma_y
@@ -72,13 +64,7 @@ def closed_form(
 
 
 def pigdm(
-    denoiser: Counted,
-    u: torch.Tensor,
-    s: float,
-    observation: Observation,
-    noise: Noise,
-    preset: Preset,
-    score: torch.Tensor | None = None,
+    denoiser: Counted, u: torch.Tensor, s: float, observation: Observation, noise: Noise, preset: Preset, *_: object
 ) -> Estimate:
     """Evidence reaches hidden cells through the network's Jacobian (Song et al. 2023, PiGDM, eq. 8).
 

@@ -27,7 +27,8 @@ def hidden_mean(
     generator = torch.Generator().manual_seed(1)
     u = observation.latent + s * torch.randn(2, *SHAPE, generator=generator, dtype=torch.float64)
     preset = replace(BASE, spread=False, solver_steps=solver_steps)
-    score = None if guess is None else guess * torch.where(observation.seen > 0, torch.randn(u.shape), 0.0).to(u)
+    wild = torch.randn(u.shape, generator=generator, dtype=torch.float64)
+    score = None if guess is None else guess * torch.where(observation.seen > 0, wild, 0.0)
     for _ in range(turns):
         found = moment_matching(Counted(prior, "", 0, None), u, s, observation, torch.empty, preset, score)
         score = found.score

@@ -50,15 +50,7 @@ def draw(denoiser: Counted, observation: Observation, noise: Noise, settings: TD
     ).u
 
 
-def guided(
-    denoiser: Counted,
-    u: torch.Tensor,
-    s: float,
-    observation: Observation,
-    noise: Noise,
-    preset: Preset,
-    score: torch.Tensor | None = None,
-) -> Estimate:
+def guided(denoiser: Counted, u: torch.Tensor, s: float, observation: Observation, *_: object) -> Estimate:
     """`refine.pigdm` without its exact conditioning of seen cells, which TDS does not have."""
     x0, gradient, log_likelihood = evidence(denoiser, u, s, observation)
     return Estimate(x0, x0 + s**2 * gradient, log_likelihood)
