@@ -60,7 +60,6 @@ PARTS: dict[str, tuple[Preset, ...]] = {
         change("moment matching to 0", guided_above=0.0),
         change("moment matching to 1", guided_above=1.0),
         change("half the solver steps", solver_steps=3),
-        change("draw in place of the mean", spread=True),
         change("every level's solver from nothing", warm_start=False),
         change("one round", rounds=1),
         change("three rounds", rounds=3),

@@ -58,7 +58,7 @@ def walk(
     """
     step = Step(u, levels[0], u)
     for s, s_next in pairwise(levels):
-        estimate = estimator(denoiser, u, s, observation, noise, preset, None)
+        estimate = estimator(denoiser, u, s, observation, preset, None)
         log_weight = log_weight + estimate.log_likelihood
         weight = log_weight.softmax(0)
         if s_next == levels[-1] or 1 / weight.square().sum() <= threshold(s) * len(u):

@@ -33,9 +33,9 @@ class Preset:
     late: from this level on a guided step goes down `rounds` times, with renewed noise in between, each time with its
     share of the solver steps. second_order: from there on a step also follows the estimate's change since the level
     before, at no cost (Lu et al. 2022, DPM-Solver++, arXiv 2211.01095, alg. 2).
-    guidance: strength of `pigdm` and `dps`. solver_steps, spread: see `moment_matching`. warm_start: its solver
-    starts from what the step before has found. particles: the fills of a picture are weighed and resampled where
-    guided; see `particles.walk`.
+    guidance: strength of `pigdm` and `dps`. solver_steps: see `moment_matching`. warm_start: its solver starts from
+    what the step before has found. particles: the fills of a picture are weighed and resampled where guided; see
+    `particles.walk`.
 
     Raises ValueError for counts outside `LIMITS` and numbers that are none.
     """
@@ -63,7 +63,6 @@ class Preset:
     final_eta: float = 1.0
     guidance: float = 1.0
     solver_steps: int = 3
-    spread: bool = True
     warm_start: bool = True
     particles: bool = False
 
@@ -144,7 +143,6 @@ BALANCED = Preset(
     second_order=True,
     final_eta=0.0,
     solver_steps=6,
-    spread=False,
 )
 PAPER = Preset(
     "paper-2",
@@ -164,19 +162,15 @@ PRESETS = {
     preset.name: preset
     for preset in (
         BALANCED,
-        Preset(
-            "thorough",
-            "As balanced with gradients on every level, four rounds of all below s = 2 and draws in place of "
-            "means: errs less on the hardest holes, two and a half times slower.",
-            BALANCED.levels,
-            steps=0,
-            refiner="moment_matching",
-            refine_steps=11,
-            s_min=0.02,
-            rho=10.0,
-            late=2.0,
-            rounds=4,
-            solver_steps=8,
+        replace(
+            BALANCED,
+            name="thorough",
+            description="As balanced with six rounds in the middle: errs less where alternatives are far apart and on the "
+            "hardest holes, two and a half times slower.",
+            refine_steps=12,
+            guided_above=0.2,
+            rounds=6,
+            solver_steps=12,
         ),
         Preset(
             "fast",

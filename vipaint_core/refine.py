@@ -1,10 +1,10 @@
 """From a noisy state to a picture: estimates of the picture given state and observation, and steps down.
 
-    estimator(denoiser, u, s, observation, noise, preset, score) -> Estimate
+    estimator(denoiser, u, s, observation, preset, score) -> Estimate
     refiner(denoiser, u, s, s_next, observation, noise, preset, earlier) -> Step
 
-u (N, C, H, W) at level s, s_next below it or 0. noise() gives a new standard normal tensor like u. score: a guess of
-`Estimate.score`, or None. earlier: the step before, or None.
+u (N, C, H, W) at level s, s_next below it or 0. score: a guess of `Estimate.score`, or None. noise() gives a new
+standard normal tensor like u. earlier: the step before, or None.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Step(NamedTuple):
     score: torch.Tensor | None = None
 
 
-Estimator = Callable[[Counted, torch.Tensor, float, Observation, Noise, Preset, torch.Tensor | None], Estimate]
+Estimator = Callable[[Counted, torch.Tensor, float, Observation, Preset, torch.Tensor | None], Estimate]
 Refiner = Callable[[Counted, torch.Tensor, float, float, Observation, Noise, Preset, Step | None], Step]
 
 
@@ -64,7 +64,7 @@ def closed_form(denoiser: Counted, u: torch.Tensor, s: float, observation: Obser
 
 
 def pigdm(
-    denoiser: Counted, u: torch.Tensor, s: float, observation: Observation, noise: Noise, preset: Preset, *_: object
+    denoiser: Counted, u: torch.Tensor, s: float, observation: Observation, preset: Preset, *_: object
 ) -> Estimate:
     """Evidence reaches hidden cells through the network's Jacobian (Song et al. 2023, PiGDM, eq. 8).
 
@@ -99,7 +99,6 @@ def moment_matching(
     u: torch.Tensor,
     s: float,
     observation: Observation,
-    noise: Noise,
     preset: Preset,
     score: torch.Tensor | None = None,
 ) -> Estimate:
@@ -107,8 +106,6 @@ def moment_matching(
 
     The mean moves by C A^T (A C A^T + R)^-1 (y - A x0), solved by `preset.solver(s)` steps of one
     vector-Jacobian product each (Rozet et al. 2024, MMPS, arXiv 2405.13712, eq. 10). PiGDM puts a diagonal in place of A C A^T and so counts correlated evidence many times.
-    With `preset.spread` a draw takes the mean's place (Matheron's rule): the prior's draw
-    x0 + C n / s has covariance C^2 / s^2, which is C where J is a projection, as near a manifold.
     Few solver steps leave seen cells away from y: they are conditioned as in `closed_form`.
 
     From a score, mean and C are those at u + s^2 A^T score: there the network's estimate is the mean of
@@ -133,20 +130,14 @@ def moment_matching(
 
         # The noise of soft cells is larger by their precision; unseen cells take no part.
         variance = observation.sigma_y**2 / observation.seen.clamp_min(1e-6)
-        mean = moved = x0.detach()
-        noisy = variance * score
-        # A particle's weight is that of the mean: a draw inside the estimate would blur it.
-        if preset.spread and not preset.particles:
-            draw = covariance(noise() / s)
-            moved = mean + draw
-            noisy = noisy + variance.sqrt() * noise()
-        residual = observation.residual(moved) - noisy
+        mean = x0.detach()
+        residual = observation.residual(mean) - variance * score
         # The solver's first steps see what is large: cells in units of the deviation that each should have.
         scale = observation.precision(s, calibrated=True).sqrt()
         shift, log_likelihood, left = _explain(
             covariance, variance, residual, scale, observation.operator, preset.solver(s)
         )
-    return Estimate(mean, _conditioned(moved, shift, s, observation), log_likelihood, score + left)
+    return Estimate(mean, _conditioned(mean, shift, s, observation), log_likelihood, score + left)
 
 
 def _norm(x: torch.Tensor) -> torch.Tensor:
@@ -219,7 +210,7 @@ def descend(
 ) -> Step:
     """The prior's step from the estimate given y, which starts from the score of the step before."""
     score = _persisting(earlier, s, s_next) if preset.warm_start else None
-    estimate = estimator(denoiser, u, s, observation, noise, preset, score)
+    estimate = estimator(denoiser, u, s, observation, preset, score)
     ahead = extrapolated(estimate.given_y, s, s_next, earlier, preset)
     return Step(_step(u, ahead, s, s_next, noise, preset.eta_at(s)), s, estimate.given_y, estimate.score)
 

@@ -155,7 +155,7 @@ def test_presets_are_deterministic_and_counted(name: str) -> None:
         products = {
             "closed_form": 0,
             "dps": 1,
-            "moment_matching": preset.spread + math.ceil(preset.solver_steps / turns),
+            "moment_matching": math.ceil(preset.solver_steps / turns),
         }
         forward, backward = forward + turns, backward + turns * products[preset.step(s)]
     assert fills.evaluations == Evaluations(6 * forward, 6 * backward)

@@ -31,8 +31,8 @@ def test_evidence_is_the_gaussian_s_own() -> None:
     observation = half_seen(prior, sigma_y=0.3).rows(torch.zeros(5, dtype=torch.long))
     s = 2.0
     u = (1 + s) * torch.randn(5, 1, 3, 4, dtype=torch.float64)
-    preset = replace(EXACT, solver_steps=6, spread=False)
-    found = moment_matching(Counted(prior, "", 0, None), u, s, observation, torch.empty, preset).log_likelihood
+    preset = replace(EXACT, solver_steps=6)
+    found = moment_matching(Counted(prior, "", 0, None), u, s, observation, preset).log_likelihood
     eye = torch.eye(12, dtype=torch.float64)
     gain = prior.covariance @ torch.linalg.inv(prior.covariance + s**2 * eye)
     seen = observation.seen[0].flatten() > 0

@@ -73,7 +73,7 @@ def test_moment_matching_explains_a_spill_by_what_is_hidden() -> None:
     plain, s = half_seen(prior, sigma_y=0.2), 3.0
     watched = replace(plain, spill=0.5 * normal(1, 2, 2, 3, 3))
     u = s * normal(1, *SHAPE, seed=1)
-    preset = replace(PRESETS["fast"], spread=False, solver_steps=24)
+    preset = replace(PRESETS["fast"], solver_steps=24)
 
     def given(observation: Observation) -> torch.Tensor:
         found = REFINERS["moment_matching"](
