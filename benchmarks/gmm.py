@@ -13,8 +13,8 @@ has about the unit variance that samplers expect; distances are given in the ori
 
 Every number is the sliced Wasserstein-1 distance of a method's samples to as many exact ones (mean
 over problems, 95 % interval); `exact` is the distance of two exact sets. What is finished, as a row of
-gmm.csv or as a part in .cache/benchmarks/gmm, is not computed again; parts are where the code of the
-core has changed, rows with `--fresh`.
+gmm.csv over at least as many problems or as a part in .cache/benchmarks/gmm, is not computed again; parts are
+where the code of the core has changed, rows with `--fresh`.
 """
 
 from __future__ import annotations
@@ -239,13 +239,16 @@ def summarise(method: str, cell: Cell, rows: Sequence[Result], samples: int) -> 
 def table(results: Results, variant: str) -> str:
     """Methods by cells of one variant."""
     cells = [cell for cell in dict.fromkeys(cell for _, cell in results) if cell.variant == variant]
-    header = ("method", *(f"d {cell.dimension}, d_y {cell.measurements}" for cell in cells), "forward", "backward")
+    names = (f"d {cell.dimension}, d_y {cell.measurements}" for cell in cells)
+    dimensions = list(dict.fromkeys(cell.dimension for cell in cells))
+    header = ("method", *names, f"problems in d {', '.join(map(str, dimensions))}", "forward", "backward")
     rows = []
     for method in dict.fromkeys(method for method, _ in results):
         own = [results[method, cell] for cell in cells if (method, cell) in results]
         price = [f"{statistics.mean(getattr(s, kind) for s in own):.0f}" for kind in ("forward", "backward")]
         shown = (results[method, cell].interval if (method, cell) in results else "" for cell in cells)
-        rows.append((method, *shown, *price))
+        counts = {summary.dimension: str(summary.problems) for summary in own}
+        rows.append((method, *shown, ", ".join(counts.get(dimension, "-") for dimension in dimensions), *price))
     return markdown(header, rows)
 
 
@@ -271,23 +274,22 @@ def count_of(cell: Cell, problems: int) -> int:
 
 
 def run(methods: Mapping[str, Method], cells: Sequence[Cell], problems: int, samples: int, known: Results) -> Results:
-    """All methods on all cells but where a result is known."""
+    """All methods on all cells but where a result over as many problems is known."""
     results = dict(known)
     for cell in cells:
         count = count_of(cell, problems)
         for name, draw in methods.items():
-            if (name, cell) not in known:
+            if (name, cell) not in known or known[name, cell].problems < count:
                 rows = [evaluate_cached(name, draw, cell, index, samples) for index in range(count)]
                 results[name, cell] = summarise(name, cell, rows, samples)
             print(f"{cell.name:14}{name:24}{results[name, cell].interval}", file=sys.stderr, flush=True)
     return results
 
 
-def finished(file: Path, problems: int, samples: int) -> Results:
-    """What an earlier run has found with as many problems and samples."""
+def finished(file: Path, samples: int) -> Results:
+    """What earlier runs have found with as many samples."""
     summaries = (Summary(**row) for row in read_csv(file, words=("method", "variant", "commit")))
-    results = {(s.method, Cell(s.variant, s.dimension, s.measurements)): s for s in summaries}
-    return {p: s for p, s in results.items() if (s.problems, s.samples) == (count_of(p[1], problems), samples)}
+    return {(s.method, Cell(s.variant, s.dimension, s.measurements)): s for s in summaries if s.samples == samples}
 
 
 def main() -> None:
@@ -305,7 +307,7 @@ def main() -> None:
     if options.quick:
         options.problems, options.samples, options.dimensions = 1, 200, [8]
     wanted = {name: METHODS[name] for name in options.methods}
-    known = finished(out / "gmm.csv", options.problems, options.samples)
+    known = finished(out / "gmm.csv", options.samples)
     every = [Cell(v, d, m) for v in VARIANTS for d in DIMENSIONS for m in MEASUREMENTS]
     cells = [cell for cell in every if cell.variant in options.variants and cell.dimension in options.dimensions]
     if options.fresh:

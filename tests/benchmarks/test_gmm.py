@@ -109,6 +109,20 @@ def test_fresh_keeps_what_is_not_asked_for(tmp_path, monkeypatch) -> None:
         assert {row["variant"] for row in csv.DictReader(file)} == {"apart", "mask"}
 
 
+def test_more_problems_are_computed_and_fewer_kept(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(gmm, "CACHE", tmp_path / "cache")
+    common = ["gmm", "--samples", "50", "--methods", "exact", "--variants", "mask", "--dimensions", "8"]
+
+    def problems(count: int) -> set[str]:
+        monkeypatch.setattr("sys.argv", [*common, "--out", str(tmp_path), "--problems", str(count)])
+        gmm.main()
+        with open(tmp_path / "gmm.csv", encoding="utf-8", newline="") as file:
+            return {row["problems"] for row in csv.DictReader(file)}
+
+    assert [problems(count) for count in (2, 3, 1)] == [{"2"}, {"3"}, {"3"}]
+    assert "problems in d 8 |" in (tmp_path / "gmm.md").read_text("utf-8")
+
+
 def test_rounds_undo_what_higher_levels_got_wrong() -> None:
     """One unseen mode or another: decided at high noise by an approximation, decided anew by every round."""
     cell, thorough = gmm.Cell("mask", 80, 1), PRESETS["thorough"]
