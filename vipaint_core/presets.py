@@ -31,7 +31,7 @@ class Preset:
     they crowd towards it; see `refine_levels`.
     refiner steps down from levels above guided_above, `closed_form` from those below, with final_eta in place of eta.
     late: from this level on a guided step goes down `rounds` times, with renewed noise in between, each time with its
-    share of the solver steps. second_order: from there on a step also follows the estimate's change since the level
+    share of the solver steps. second_order: from there on a step also follows the estimate's change since the step
     before, at no cost (Lu et al. 2022, DPM-Solver++, arXiv 2211.01095, alg. 2).
     guidance: strength of `pigdm` and `dps`. solver_steps: see `moment_matching`. warm_start: its solver starts from
     what the step before has found. particles: the fills of a picture are weighed and resampled where guided; see

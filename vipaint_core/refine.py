@@ -227,10 +227,16 @@ def _persisting(earlier: Step | None, s: float, s_next: float) -> torch.Tensor |
 
 
 def extrapolated(x0: torch.Tensor, s: float, s_next: float, earlier: Step | None, preset: Preset) -> torch.Tensor:
-    """The estimate for a step from s to s_next: x0 or, where the preset is of second order, its course so far."""
-    if not preset.second_order or s > preset.late or s_next == 0 or earlier is None or earlier.s <= s:
+    """The estimate for a step from s to s_next: x0 or, where the preset is of second order, its course so far.
+
+    A long step to the mean of p(x0 | u) leaves out what x0 varies by given u, and fills become too much alike. What
+    x0 has moved by since the last noise stands in for that: half of it, where levels are at equal ratios.
+    """
+    if not preset.second_order or s > preset.late or s_next == 0 or earlier is None:
         return x0
-    return x0 + math.log(s / s_next) / (2 * math.log(earlier.s / s)) * (x0 - earlier.x0)
+    # A round before came back from s_next: as far as it goes now.
+    before = earlier.s / s if earlier.s > s else s / s_next
+    return x0 + math.log(s / s_next) / (2 * math.log(before)) * (x0 - earlier.x0)
 
 
 def _step(u: torch.Tensor, x0: torch.Tensor, s: float, s_next: float, noise: Noise, eta: float) -> torch.Tensor:

@@ -137,7 +137,7 @@ def test_steps_below_the_guided_levels_have_their_own_noise() -> None:
 
 
 def errors(name: str) -> tuple[float, float]:
-    """Largest error of 2048 fills' mean and smallest ratio of their deviation over hidden correlated cells."""
+    """Largest error of 2048 fills' mean and smallest ratio of their deviation to the exact one, over hidden cells."""
     prior = GaussianPrior.correlated(SHAPE)
     observation = half_seen(prior, sigma_y=0.05)
     preset = replace(PRESETS["balanced"], refiner=name)
@@ -168,10 +168,10 @@ def test_leaking_cells_are_noisier_evidence() -> None:
 
 
 def test_moment_matching_approaches_the_exact_posterior() -> None:
-    """In 11 levels; the diagonal approximation of PiGDM is six times as far off."""
+    """Fills are as different as they should be; the mean of PiGDM, with a diagonal, is thrice as far off."""
     mean, narrowest = errors("moment_matching")
-    assert mean < 0.06 and narrowest > 0.78
-    assert errors("pigdm")[0] > 5 * mean
+    assert mean < 0.06 and narrowest > 0.9
+    assert errors("pigdm")[0] > 3 * mean
 
 
 @pytest.mark.parametrize("name", sorted(REFINERS))
