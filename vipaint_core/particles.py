@@ -11,7 +11,7 @@ from .denoiser import Counted
 from .observation import Observation
 from .posterior import transition
 from .presets import Preset
-from .refine import Estimate, Estimator, Noise, Step, extrapolated
+from .refine import Estimate, Estimator, Noise, Step, begin, extrapolated
 
 # Above it alternatives are told apart, below it details.
 DECIDED = 0.2
@@ -56,7 +56,7 @@ def walk(
     estimate before, and is nearer to the continuous one. threshold, strength: by level, see
     `threshold_at` and `strength_at`. Rows depend on each other.
     """
-    step = Step(u, levels[0], u)
+    step = begin(u)
     for s, s_next in pairwise(levels):
         estimate = estimator(denoiser, u, s, observation, preset, None)
         log_weight = log_weight + estimate.log_likelihood

@@ -47,6 +47,11 @@ class Step(NamedTuple):
     score: torch.Tensor | None = None
 
 
+def begin(u: torch.Tensor) -> Step:
+    """A state that no step has led to: what is extrapolated from infinitely far above stays as it is."""
+    return Step(u, math.inf, u)
+
+
 Estimator = Callable[[Counted, torch.Tensor, float, Observation, Preset, torch.Tensor | None], Estimate]
 Refiner = Callable[[Counted, torch.Tensor, float, float, Observation, Noise, Preset, Step | None], Step]
 

@@ -13,7 +13,7 @@ from .denoiser import Counted, Denoiser, Evaluations, Progress
 from .fit import Fit
 from .observation import Observation
 from .particles import walk
-from .refine import ESTIMATORS, REFINERS, Step
+from .refine import ESTIMATORS, REFINERS, begin
 
 
 @dataclass(frozen=True)
@@ -131,12 +131,11 @@ def sample(
         posterior = fitted.posterior.rows(image)
         with torch.no_grad():
             chain = posterior.chain(counted, [noise() for _ in range(posterior.K)])
-        u = chain.states[0]
-        step, left = Step(u, levels[0], u), levels
+        step, left = begin(chain.states[0]), levels
         if preset.particles:
             guided = max(1, sum(s > preset.guided_above for s in levels))
             log_weight, estimator = posterior.log_ratio(chain), ESTIMATORS[preset.refiner]
-            step = walk(estimator, counted, u, log_weight, levels[: guided + 1], observation, noise, preset)
+            step = walk(estimator, counted, step.u, log_weight, levels[: guided + 1], observation, noise, preset)
             left = levels[guided:]
         for s, s_next in pairwise(left):
             refiner = REFINERS[preset.step(s)]

@@ -12,7 +12,7 @@ from gaussian import GaussianPrior, half_seen
 from vipaint_core import PRESETS, Observation, Preset, fit, sample
 from vipaint_core.denoiser import Counted
 from vipaint_core.operators import Mask
-from vipaint_core.refine import REFINERS, Step, _explain, _persisting, moment_matching
+from vipaint_core.refine import REFINERS, Step, _explain, _persisting, begin, extrapolated, moment_matching
 
 SHAPE = (2, 3, 4)
 BASE = replace(PRESETS["fast"], levels=(30.0,), refine_steps=12)
@@ -115,7 +115,7 @@ def test_second_order_steps_are_nearer_to_the_flow() -> None:
 
     def error(preset: Preset) -> float:
         levels = preset.descent(30.0)
-        step = Step(u * (1 + 30.0**2) ** 0.5, levels[0], u)
+        step = begin(u * (1 + 30.0**2) ** 0.5)
         for s, s_next in pairwise(levels):
             step = REFINERS["closed_form"](
                 Counted(prior, "", 0, None), step.u, s, s_next, hidden, lambda: torch.zeros_like(u), preset, step
@@ -125,6 +125,15 @@ def test_second_order_steps_are_nearer_to_the_flow() -> None:
     first, second = error(preset), error(replace(preset, second_order=True))
     assert second < 0.3 * first < 0.05
     assert error(replace(preset, second_order=True, late=0.0)) == first
+
+
+def test_what_is_extrapolated() -> None:
+    """The course from the level before, by the ratio of the levels; half the change of a round; nothing at first."""
+    preset = replace(BASE, late=30.0, second_order=True)
+    x0, before = torch.full((1, *SHAPE), 2.0), torch.ones(1, *SHAPE)
+    steps = {"level": Step(before, 16.0, before), "round": Step(before, 4.0, before), "first": begin(before)}
+    found = {name: float(extrapolated(x0, 4.0, 2.0, step, preset)[0, 0, 0, 0]) for name, step in steps.items()}
+    assert found == pytest.approx({"level": 2.25, "round": 2.5, "first": 2.0})
 
 
 def test_steps_below_the_guided_levels_have_their_own_noise() -> None:
