@@ -110,7 +110,8 @@ def moment_matching(
     """x0 given u and y as a Gaussian whose covariance is the network's own, C = s^2 J.
 
     The mean moves by C A^T (A C A^T + R)^-1 (y - A x0), solved by `preset.solver(s)` steps of one
-    vector-Jacobian product each (Rozet et al. 2024, MMPS, arXiv 2405.13712, eq. 10). PiGDM puts a diagonal in place of A C A^T and so counts correlated evidence many times.
+    vector-Jacobian product each (Rozet et al. 2024, MMPS, arXiv 2405.13712, eq. 10). PiGDM puts a diagonal in place
+    of A C A^T and so counts correlated evidence many times.
     Few solver steps leave seen cells away from y: they are conditioned as in `closed_form`.
 
     From a score, mean and C are those at u + s^2 A^T score: there the network's estimate is the mean of
@@ -227,8 +228,12 @@ def _persisting(earlier: Step | None, s: float, s_next: float) -> torch.Tensor |
     """
     if earlier is None or earlier.score is None:
         return None
-    between = s if earlier.s > s else s_next
-    return between**2 / (earlier.s * s) * earlier.score
+    return _led_to(earlier, s, s_next) ** 2 / (earlier.s * s) * earlier.score
+
+
+def _led_to(earlier: Step, s: float, s_next: float) -> float:
+    """The level of the earlier step's result: s itself, or s_next where a new round went back up to s."""
+    return s if earlier.s > s else s_next
 
 
 def extrapolated(x0: torch.Tensor, s: float, s_next: float, earlier: Step | None, preset: Preset) -> torch.Tensor:
@@ -239,8 +244,7 @@ def extrapolated(x0: torch.Tensor, s: float, s_next: float, earlier: Step | None
     """
     if not preset.second_order or s > preset.late or s_next == 0 or earlier is None:
         return x0
-    # A round before came back from s_next: as far as it goes now.
-    before = earlier.s / s if earlier.s > s else s / s_next
+    before = earlier.s / _led_to(earlier, s, s_next)
     return x0 + math.log(s / s_next) / (2 * math.log(before)) * (x0 - earlier.x0)
 
 
