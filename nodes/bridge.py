@@ -34,6 +34,7 @@ from ..vipaint_core import VARIANCE_EXPLODING, Coordinate, Progress, rectified_f
 from ..vipaint_core.denoiser import Denoiser
 from ..vipaint_core.jacobian_free import JacobianFree, step_for
 from .checkpointing import checkpointed
+from .saved_tensors import cloned_before_writes
 
 log = logging.getLogger(__name__)
 
@@ -316,7 +317,7 @@ def gradients() -> Iterator[None]:
     """The context for differentiated calls of the host's networks and their backward passes; opened once at a time."""
     # Flux blocks and ControlNet write into tensors that backward still needs. The guard watches
     # every operation: outside this context the network runs at its own speed.
-    with _training(), _PlainKernels(), torch.enable_grad(), torch.autograd.graph.allow_mutation_on_saved_tensors():
+    with _training(), _PlainKernels(), torch.enable_grad(), cloned_before_writes():
         yield
 
 

@@ -123,9 +123,12 @@ def test_state_is_restored_after_an_exception(pack, tiny, conditioning, kind):
     assert comfy.model_management.in_training is False
     assert repr(tiny.model.model_options) == options
     assert not any(p.requires_grad for p in parameters)
-    # Nested contexts of this kind are refused: it has been left.
-    with torch.autograd.graph.allow_mutation_on_saved_tensors():
-        pass
+    # Saved tensors are autograd's own again.
+    a = 2 * torch.ones(3, requires_grad=True)
+    total = a.square().sum()
+    a.zero_()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        total.backward()
 
 
 def test_parameters_get_no_gradient_and_keep_their_flag(pack, tiny, conditioning):
