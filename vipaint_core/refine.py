@@ -4,7 +4,7 @@
     refiner(denoiser, u, s, s_next, observation, noise, preset, earlier) -> Step
 
 u (N, C, H, W) at level s, s_next below it or 0. score: a guess of `Estimate.score`, or None. noise() gives a new
-standard normal tensor like u. earlier: the step before, or None.
+standard normal tensor like u. earlier: the step before; `begin(u)` where there was none.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def begin(u: torch.Tensor) -> Step:
 
 
 Estimator = Callable[[Counted, torch.Tensor, float, Observation, Preset, torch.Tensor | None], Estimate]
-Refiner = Callable[[Counted, torch.Tensor, float, float, Observation, Noise, Preset, Step | None], Step]
+Refiner = Callable[[Counted, torch.Tensor, float, float, Observation, Noise, Preset, Step], Step]
 
 
 def closed_form(denoiser: Counted, u: torch.Tensor, s: float, observation: Observation, *_: object) -> Estimate:
@@ -212,7 +212,7 @@ def descend(
     observation: Observation,
     noise: Noise,
     preset: Preset,
-    earlier: Step | None = None,
+    earlier: Step,
 ) -> Step:
     """The prior's step from the estimate given y, which starts from the score of the step before."""
     score = _persisting(earlier, s, s_next) if preset.warm_start else None
@@ -221,12 +221,12 @@ def descend(
     return Step(_step(u, ahead, s, s_next, noise, preset.eta_at(s)), s, estimate.given_y, estimate.score)
 
 
-def _persisting(earlier: Step | None, s: float, s_next: float) -> torch.Tensor | None:
+def _persisting(earlier: Step, s: float, s_next: float) -> torch.Tensor | None:
     """What of an earlier score is likely to hold at level s: it depends on the state's noise, of which this much is left.
 
     The correlation of noise at levels s > t is t / s, down by the ancestral step as well as up by fresh noise.
     """
-    if earlier is None or earlier.score is None:
+    if earlier.score is None:
         return None
     return _led_to(earlier, s, s_next) ** 2 / (earlier.s * s) * earlier.score
 
@@ -236,13 +236,13 @@ def _led_to(earlier: Step, s: float, s_next: float) -> float:
     return s if earlier.s > s else s_next
 
 
-def extrapolated(x0: torch.Tensor, s: float, s_next: float, earlier: Step | None, preset: Preset) -> torch.Tensor:
+def extrapolated(x0: torch.Tensor, s: float, s_next: float, earlier: Step, preset: Preset) -> torch.Tensor:
     """The estimate for a step from s to s_next: x0 or, where the preset is of second order, its course so far.
 
     A long step to the mean of p(x0 | u) leaves out what x0 varies by given u, and fills become too much alike. What
     x0 has moved by since the last noise stands in for that: half of it, where levels are at equal ratios.
     """
-    if not preset.second_order or s > preset.late or s_next == 0 or earlier is None:
+    if not preset.second_order or s > preset.late or s_next == 0:
         return x0
     before = earlier.s / _led_to(earlier, s, s_next)
     return x0 + math.log(s / s_next) / (2 * math.log(before)) * (x0 - earlier.x0)
@@ -263,7 +263,7 @@ def dps(
     observation: Observation | PixelObservation,
     noise: Noise,
     preset: Preset,
-    earlier: Step | None = None,
+    *_: object,
 ) -> Step:
     """The prior's step, then -guidance * grad_u ||A x0 - y|| (Chung et al. 2023, DPS, alg. 1)."""
     with denoiser.gradients():

@@ -80,7 +80,7 @@ def test_a_score_persists_as_its_noise_does() -> None:
     """Down from level 4 to 2; there once more, down to 1 and up again."""
     u = torch.ones(1, *SHAPE)
     step = Step(u, 4.0, u, score=u)
-    assert _persisting(None, 4.0, 2.0) is None and _persisting(Step(u, 4.0, u), 2.0, 1.0) is None
+    assert _persisting(begin(u), 4.0, 2.0) is None and _persisting(Step(u, 4.0, u), 2.0, 1.0) is None
     assert torch.equal(_persisting(step, 2.0, 1.0), 0.5 * u)
     assert torch.equal(_persisting(step._replace(s=2.0), 2.0, 1.0), 0.25 * u)
 
@@ -202,8 +202,8 @@ def test_refiners_take_soft_masks_and_rows_apart(name: str) -> None:
     def refine(rows: list[int]) -> torch.Tensor:
         index = torch.tensor(rows)
         denoiser = Counted(odd, "", 0, None)
-        watched = observation.rows(index)
-        return REFINERS[name](denoiser, u[index], 2.0, 1.0, watched, lambda: noise[index], BASE, None).u
+        watched, first = observation.rows(index), begin(u[index])
+        return REFINERS[name](denoiser, first.u, 2.0, 1.0, watched, lambda: noise[index], BASE, first).u
 
     both = refine([0, 1])
     assert torch.isfinite(both).all()

@@ -10,7 +10,7 @@ from gaussian import GaussianPrior, half_seen
 
 from vipaint_core import PRESETS, Observation, measure_spill
 from vipaint_core.denoiser import Counted
-from vipaint_core.refine import REFINERS
+from vipaint_core.refine import REFINERS, begin
 
 SHAPE = (2, 3, 4)
 
@@ -77,7 +77,7 @@ def test_moment_matching_explains_a_spill_by_what_is_hidden() -> None:
 
     def given(observation: Observation) -> torch.Tensor:
         found = REFINERS["moment_matching"](
-            Counted(prior, "", 0, None), u, s, 0.0, observation, torch.empty, preset, None
+            Counted(prior, "", 0, None), u, s, 0.0, observation, torch.empty, preset, begin(u)
         ).u
         return found[0].flatten()
 
