@@ -28,7 +28,6 @@ import latent_preview
 import torch
 from comfy.ldm.modules.attention import attention_pytorch
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import _disable_current_modes
 
 from ..vipaint_core import VARIANCE_EXPLODING, Coordinate, Progress, rectified_flow
 from ..vipaint_core.denoiser import Denoiser
@@ -287,10 +286,7 @@ class HostDenoiser:
                 return self._predict(z, sigma)
         if torch.is_grad_enabled():
             raise RuntimeError("VIPaint: a differentiated call belongs inside `denoiser.gradients()`")
-        with failures(), torch.inference_mode(self._inference), torch.no_grad(), contextlib.ExitStack() as stack:
-            if not self._differentiable:
-                # A decoder beside it may be within its graph, whose guard refuses inference tensors.
-                stack.enter_context(_disable_current_modes())
+        with failures(), torch.inference_mode(self._inference), torch.no_grad():
             x0 = self._predict(z, sigma)
         # Outside inference mode a clone is an ordinary tensor again.
         return x0.clone()

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 SHAPE = (2, 16, 6, 8)
 LEVELS = torch.tensor([0.5, 4.0])
@@ -169,6 +170,13 @@ def test_host_samples_after_a_fit_as_before(pack, tiny, conditioning):
     before = run()
     opened(pack, tiny, conditioning, lambda d, _c, _v: d(torch.randn(SHAPE), LEVELS))
     assert torch.equal(before, run())
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+def test_counters_around_see_the_network(pack, tiny, conditioning, gradient):
+    with FlopCounterMode(display=False) as counter:
+        opened(pack, tiny, conditioning, lambda d, _c, _v: d(torch.randn(SHAPE), LEVELS), gradient=gradient)
+    assert counter.get_total_flops() > 0
 
 
 def test_interrupt_stops_at_the_next_call(pack, tiny, conditioning):
