@@ -52,7 +52,7 @@ SEED = 5 * 10**8 + 1
 HELD_OUT = 1000
 # Pictures painted, and kept, together.
 TOGETHER = 5
-# Pictures for those with hundreds or thousands of passes per fill.
+# Pictures of those that do not paint all: most have hundreds or thousands of passes per fill.
 FEW = {"copaint": 1, "daps": 1, "dps": 1, "psld": 1, "repaint": 1, "resample": 1}
 FEW |= dict.fromkeys((JACOBIAN_FREE, "blended", "pigdm", "red_diff", "ding", "tds", "langevin"), 5)
 # In the sheet of pictures.

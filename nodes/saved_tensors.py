@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any
 from weakref import WeakValueDictionary
@@ -60,7 +60,7 @@ class _Saved:
 class _BeforeWrites(TorchDispatchMode):
     """Calls `write(tensor)` for every tensor that an operation is about to change."""
 
-    def __init__(self, write: Any) -> None:
+    def __init__(self, write: Callable[[torch.Tensor], None]) -> None:
         super().__init__()
         self._write = write
 
