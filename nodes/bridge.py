@@ -311,8 +311,8 @@ class HostDenoiser:
 @contextlib.contextmanager
 def gradients() -> Iterator[None]:
     """The context for differentiated calls of the host's networks and their backward passes; opened once at a time."""
-    # Flux blocks and ControlNet write into tensors that backward still needs. The guard watches
-    # every operation: outside this context the network runs at its own speed.
+    # Flux blocks and ControlNet write into tensors that backward still needs. The guard watches every operation
+    # within this context, also of networks that nothing is differentiated through: outside they run at their own speed.
     with _training(), _PlainKernels(), torch.enable_grad(), cloned_before_writes():
         yield
 

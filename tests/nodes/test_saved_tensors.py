@@ -1,4 +1,5 @@
 import weakref
+from functools import partial
 
 import pytest
 import torch
@@ -90,21 +91,18 @@ def test_nothing_is_cloned_that_nobody_writes_into_and_a_view_once(cloned_before
             clones.extend([function] * (function is torch.ops.aten.clone.default))
             return function(*args, **(kwargs or {}))
 
-    def work(write):
-        def function(x):
-            a, b = 2 * x, 3 * x
-            total = a.square() + a.sin() + a * b
-            del b
-            if write:
-                a.zero_()
-                a.zero_()
-            return total
-
-        return function
+    def work(write, x):
+        a, b = 2 * x, 3 * x
+        total = a.square() + a.sin() + a * b
+        del b
+        if write:
+            a.zero_()
+            a.zero_()
+        return total
 
     for write in (False, True):
         with Clones():
-            gradient(work(write), cloned_before_writes)
+            gradient(partial(work, write), cloned_before_writes)
         assert len(clones) == write
 
 
