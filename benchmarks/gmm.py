@@ -48,6 +48,8 @@ VARIANTS = ("linear", "mask", "apart")
 DIMENSIONS, MEASUREMENTS = (8, 80, 800), (1, 2, 4)
 # From here on problems are costly, and a quarter of them is drawn.
 LARGE = 800
+# Fills at a time: as many as a processor's cache holds.
+BATCH = 250
 SPACING = 8.0
 # Above every distance of modes in the scaled space, as an image model's own largest level is.
 S_MAX = 80.0
@@ -101,7 +103,7 @@ def problem(cell: Cell, index: int) -> Problem:
     # Relative to max s: in this basis the noise of the best measured coordinate.
     sigma = float(torch.rand(1, generator=generator, dtype=torch.float64).clamp_min(0.01))
     scale = math.sqrt(1 + 2 * SPACING**2)
-    prior = Mixture(logits, means / scale, torch.full((d,), 1 / scale**2, dtype=torch.float64))
+    prior = Mixture(logits, means / scale, torch.tensor([1 / scale**2], dtype=torch.float64))
     clean = prior.draw(1, generator).reshape(1, 1, 1, d)
     noise = sigma / scale / precision.clamp_min(1e-12).sqrt() * normal(d)
     seen = precision.reshape(1, 1, 1, d)
@@ -134,7 +136,7 @@ OURS = {preset.name: preset for preset in (*PRESETS.values(), PARTICLES)}
 def preset_method(preset: Preset) -> Method:
     def draw(given: Problem, count: int, seed: int) -> tuple[torch.Tensor, Evaluations]:
         fitted = fit(given.prior, given.observation, preset, seed, s_max=S_MAX)
-        drawn = sample(given.prior, fitted, seed, count, batch=count)
+        drawn = sample(given.prior, fitted, seed, count, batch=BATCH)
         return drawn.latents.flatten(1), fitted.evaluations + drawn.evaluations
 
     return draw
@@ -147,7 +149,7 @@ def exact(given: Problem, count: int, seed: int) -> tuple[torch.Tensor, Evaluati
 
 def baseline_method(name: str) -> Method:
     def draw(given: Problem, count: int, seed: int) -> tuple[torch.Tensor, Evaluations]:
-        drawn = run_baseline(name, given.prior, given.observation, seed, count, s_max=S_MAX, batch=count)
+        drawn = run_baseline(name, given.prior, given.observation, seed, count, s_max=S_MAX, batch=BATCH)
         return drawn.latents.flatten(1), drawn.evaluations
 
     return draw

@@ -13,7 +13,7 @@ from vipaint_core import Observation
 class Mixture:
     """Components N(means[k], diag(variance)) over D numbers.
 
-    logits: (K,), unnormalised log weights. means: (K, D). variance: (D,), the same for all components.
+    logits: (K,), unnormalised log weights. means: (K, D). variance: (D,), or (1,) where all numbers share it.
     """
 
     logits: torch.Tensor
@@ -23,12 +23,13 @@ class Mixture:
     def __call__(self, u: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
         """The denoiser E[x0 | u], u (N, 1, 1, D), s (N,)."""
         x = u.flatten(1)
-        total = self.variance.to(x.dtype) + s.to(x.dtype)[:, None] ** 2
-        means, scaled = self.means.to(x.dtype), x / total
+        variance, means = self.variance.to(x.dtype), self.means.to(x.dtype)
+        total = variance + s.to(x.dtype)[:, None] ** 2
         # -|x - m|^2 / (2 total) without the part that all components share.
-        logits = scaled @ means.T - 0.5 * (1 / total) @ means.square().T + self.logits.to(x.dtype)
+        squares = means.square().unflatten(1, (len(variance), -1)).sum(2)
+        logits = (x / total) @ means.T - 0.5 * (1 / total) @ squares.T + self.logits.to(x.dtype)
         mean = logits.softmax(1) @ means
-        return (mean + self.variance.to(x.dtype) / total * (x - mean)).reshape(u.shape)
+        return mean.lerp(x, variance / total).reshape(u.shape)
 
     def given(self, observation: Observation) -> Mixture:
         """The exact posterior, a mixture again (cells are observed one by one)."""
