@@ -77,11 +77,12 @@ def is_out_of_memory(error: Exception) -> bool:
 
 @contextlib.contextmanager
 def failures() -> Iterator[None]:
-    """The host treats its memory's end itself, everything else gets a name."""
+    """The host treats its memory's end and interrupts itself, everything else gets a name."""
     try:
         yield
     except Exception as error:
-        if is_out_of_memory(error):
+        # Interrupts are an Exception in older hosts (0.18).
+        if is_out_of_memory(error) or isinstance(error, comfy.model_management.InterruptProcessingException):
             raise
         raise ModelError(f"{type(error).__name__}: {error}") from error
 

@@ -198,8 +198,9 @@ def latent_of(node: str, model: Any, latents: torch.Tensor) -> dict[str, torch.T
     """The host's LATENT of latents in model scale."""
     validation.check_result(node, latents)
     out = bridge.to_host_latent(model, latents.float())
-    device, dtype = comfy.model_management.intermediate_device(), comfy.model_management.intermediate_dtype()
-    return {"samples": out.to(device=device, dtype=dtype)}
+    # Older hosts (0.16) know no other latents than float32.
+    dtype = getattr(comfy.model_management, "intermediate_dtype", lambda: torch.float32)()
+    return {"samples": out.to(device=comfy.model_management.intermediate_device(), dtype=dtype)}
 
 
 def _demand(observation: Observation, preset: Preset, fills: int, fits: bool) -> memory.Demand:

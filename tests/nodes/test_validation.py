@@ -871,6 +871,17 @@ def test_the_host_s_own_events_reach_it(work, event: Callable[[], None], preset:
     assert torch.equal(work.run("VIPaintInpaint", preset=preset)[0]["samples"], before)
 
 
+def test_an_interrupt_of_older_hosts_reaches_them(work, monkeypatch) -> None:
+    """There it is an Exception."""
+    import comfy.model_management
+
+    class Interrupt(Exception):
+        pass
+
+    monkeypatch.setattr(comfy.model_management, "InterruptProcessingException", Interrupt)
+    paint_until(work, "balanced", interrupt)
+
+
 def live_tensors() -> int:
     gc.collect()
     return sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
