@@ -17,6 +17,8 @@ from functools import lru_cache
 from typing import Any
 
 from benchmarks import gmm, inpainting
+from benchmarks.mixture import MEASUREMENTS, Cell
+from benchmarks.mixture_tables import EXACT
 from benchmarks.report import QUICK, RESULTS, markdown, provenance, write_csv
 from benchmarks.samplers import PACK
 from benchmarks.toy_prior import model as toy
@@ -95,8 +97,8 @@ def main() -> None:
         {name: PACK.core.Preset(**vars(preset)) for name, preset in presets.items() if name != DEFAULT.name}
     )
     methods = {name: gmm.preset_method(preset) for name, preset in presets.items()}
-    cells = [gmm.Cell(v, d, m) for v in ("mask", "linear", "apart") for d in dimensions for m in gmm.MEASUREMENTS]
-    exact = gmm.run({gmm.EXACT: gmm.exact, **methods}, cells, options.problems, options.samples, known={})
+    cells = [Cell(v, d, m) for v in ("mask", "linear", "apart") for d in dimensions for m in MEASUREMENTS]
+    exact = gmm.run({EXACT: gmm.exact, **methods}, cells, options.problems, options.samples, known={})
     load = lru_cache(maxsize=None)(toy.load)
 
     def distances(name: str) -> dict[str, float]:
@@ -105,7 +107,7 @@ def main() -> None:
             found[variant] = statistics.mean(exact[name, cell].distance for cell in cells if cell.variant == variant)
         return found
 
-    rows: list[dict[str, Any]] = [{"part": "", "change": "exact sampler", **distances(gmm.EXACT)}]
+    rows: list[dict[str, Any]] = [{"part": "", "change": "exact sampler", **distances(EXACT)}]
     for part, group in parts.items():
         for preset in group:
             row: dict[str, Any] = {"part": part, "change": preset.name, **distances(preset.name)}

@@ -35,80 +35,21 @@ import torch
 
 from benchmarks import plots
 from benchmarks.host import ROOT
-from benchmarks.mixture import Mixture
-from benchmarks.report import QUICK, RESULTS, commit, markdown, provenance, read_csv, write_csv
-from vipaint_core import PRESETS, Evaluations, Observation, Preset, fit, sample
+from benchmarks.mixture import DIMENSIONS, MEASUREMENTS, VARIANTS, Cell, Problem, problem
+from benchmarks.mixture_tables import EXACT, Results, Summary, panel, standings, table
+from benchmarks.report import QUICK, RESULTS, commit, provenance, read_csv, write_csv
+from vipaint_core import PRESETS, Evaluations, Preset, fit, sample
 from vipaint_core.baselines import BASELINES, run_baseline
 from vipaint_core.metrics import sliced_wasserstein
 
 CACHE = ROOT / ".cache" / "benchmarks" / "gmm"
 
-EXACT = "exact"
-VARIANTS = ("linear", "mask", "apart")
-DIMENSIONS, MEASUREMENTS = (8, 80, 800), (1, 2, 4)
 # From here on problems are costly, and a quarter of them is drawn.
 LARGE = 800
 # Fills at a time: as many as a processor's cache holds.
 BATCH = 250
-SPACING = 8.0
 # Above every distance of modes in the scaled space, as an image model's own largest level is.
 S_MAX = 80.0
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One kind of problem."""
-
-    variant: str
-    dimension: int
-    measurements: int
-
-    @property
-    def name(self) -> str:
-        return f"{self.variant}-{self.dimension}-{self.measurements}"
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A prior over (1, 1, D) latents, one observation of it, and the factor back to the original scale."""
-
-    prior: Mixture
-    observation: Observation
-    scale: float
-
-
-def problem(cell: Cell, index: int) -> Problem:
-    """Problem number `index` of a cell, float64."""
-    generator = torch.Generator().manual_seed(1_000_003 * index + cell.dimension * 10 + cell.measurements)
-
-    def normal(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-    d, seen_count = cell.dimension, cell.measurements
-    if cell.variant == "apart":
-        means = 3 * SPACING * torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64)[:, None].expand(3, d)
-        logits = torch.tensor([0.6, 0.1, 0.3], dtype=torch.float64).log()
-    else:
-        grid = torch.cartesian_prod(torch.arange(-2.0, 3.0), torch.arange(-2.0, 3.0)).double()
-        means = -SPACING * grid.repeat(1, d // 2)
-        logits = normal(25).square().log()
-    precision = torch.zeros(d, dtype=torch.float64)
-    if cell.variant == "linear":
-        rotation, _ = torch.linalg.qr(normal(d, d))
-        means = means @ rotation
-        singular = torch.rand(seen_count, generator=generator, dtype=torch.float64).sort(descending=True).values
-        precision[:seen_count] = (singular / singular[0]).square()
-    else:
-        precision[torch.randperm(d, generator=generator)[:seen_count]] = 1
-    # Relative to max s: in this basis the noise of the best measured coordinate.
-    sigma = float(torch.rand(1, generator=generator, dtype=torch.float64).clamp_min(0.01))
-    scale = math.sqrt(1 + 2 * SPACING**2)
-    prior = Mixture(logits, means / scale, torch.tensor([1 / scale**2], dtype=torch.float64))
-    clean = prior.draw(1, generator).reshape(1, 1, 1, d)
-    noise = sigma / scale / precision.clamp_min(1e-12).sqrt() * normal(d)
-    seen = precision.reshape(1, 1, 1, d)
-    latent = torch.where(seen > 0, clean + noise, torch.zeros(()))
-    return Problem(prior, Observation(latent, seen, sigma / scale), scale)
 
 
 Method = Callable[[Problem, int, int], tuple[torch.Tensor, Evaluations]]
@@ -201,73 +142,20 @@ def evaluate_cached(name: str, draw: Method, cell: Cell, index: int, samples: in
     return Result(**json.loads(file.read_text("utf-8")))
 
 
-@dataclass(frozen=True)
-class Summary:
-    """One method over the problems of one cell: means, and the distances' standard deviation."""
-
-    method: str
-    variant: str
-    dimension: int
-    measurements: int
-    problems: int
-    samples: int
-    distance: float
-    deviation: float | None
-    forward: float
-    backward: float
-    seconds: float
-    commit: str
-
-    @property
-    def interval(self) -> str:
-        """Mean and half width of its 95 % interval."""
-        if self.deviation is None:
-            return f"{self.distance:.2f}"
-        return f"{self.distance:.2f} ± {1.96 * self.deviation / math.sqrt(self.problems):.2f}"
-
-
-Results = dict[tuple[str, Cell], Summary]
-
-
 def summarise(method: str, cell: Cell, rows: Sequence[Result], samples: int) -> Summary:
     means = {name: statistics.mean(getattr(row, name) for row in rows) for name in Result.__annotations__}
     known = len(rows) > 1 and math.isfinite(means["distance"])
     deviation = statistics.stdev(row.distance for row in rows) if known else None
     return Summary(
-        method, **asdict(cell), problems=len(rows), samples=samples, deviation=deviation, **means, commit=commit()
+        method,
+        **asdict(cell),
+        problems=len(rows),
+        samples=samples,
+        deviation=deviation,
+        **means,
+        commit=commit(),
+        distances=" ".join(f"{row.distance:.5g}" for row in rows),
     )
-
-
-def table(results: Results, variant: str) -> str:
-    """Methods by cells of one variant."""
-    cells = [cell for cell in dict.fromkeys(cell for _, cell in results) if cell.variant == variant]
-    names = (f"d {cell.dimension}, d_y {cell.measurements}" for cell in cells)
-    dimensions = list(dict.fromkeys(cell.dimension for cell in cells))
-    header = ("method", *names, f"problems in d {', '.join(map(str, dimensions))}", "forward", "backward")
-    rows = []
-    for method in dict.fromkeys(method for method, _ in results):
-        own = [results[method, cell] for cell in cells if (method, cell) in results]
-        price = [f"{statistics.mean(getattr(s, kind) for s in own):.0f}" for kind in ("forward", "backward")]
-        shown = (results[method, cell].interval if (method, cell) in results else "" for cell in cells)
-        counts = {summary.dimension: str(summary.problems) for summary in own}
-        rows.append((method, *shown, ", ".join(counts.get(dimension, "-") for dimension in dimensions), *price))
-    return markdown(header, rows)
-
-
-def panel(results: Results, variant: str) -> plots.Panel:
-    """Methods by passes and by their distance, the geometric mean over the cells of one variant."""
-    methods = list(dict.fromkeys(method for method, _ in results))
-    cells = [cell for cell in dict.fromkeys(cell for _, cell in results) if cell.variant == variant]
-    cells = [cell for cell in cells if all((method, cell) in results for method in methods)]
-    points, best = [], None
-    for method in methods:
-        own = [results[method, cell] for cell in cells]
-        distance = statistics.geometric_mean(s.distance for s in own) if own else math.inf
-        if method == EXACT:
-            best = distance
-        elif math.isfinite(distance):
-            points.append(plots.Point(method, statistics.mean(s.forward + s.backward for s in own), distance))
-    return plots.Panel(f"{variant}: sliced Wasserstein distance", points, best, logarithmic=True)
 
 
 def count_of(cell: Cell, problems: int) -> int:
@@ -290,7 +178,7 @@ def run(methods: Mapping[str, Method], cells: Sequence[Cell], problems: int, sam
 
 def finished(file: Path, samples: int) -> Results:
     """What earlier runs have found with as many samples."""
-    summaries = (Summary(**row) for row in read_csv(file, words=("method", "variant", "commit")))
+    summaries = (Summary(**row) for row in read_csv(file, words=("method", "variant", "commit", "distances")))
     return {(s.method, Cell(s.variant, s.dimension, s.measurements)): s for s in summaries if s.samples == samples}
 
 
@@ -322,7 +210,9 @@ def main() -> None:
     results = {place: known[place] for place in places if place in known}
     write_csv(out / "gmm.csv", [asdict(summary) for summary in results.values()])
     variants = list(dict.fromkeys(cell.variant for _, cell in results))
-    text = "\n".join(f"## {variant}\n\n{table(results, variant)}" for variant in variants)
+    baselines = {name for name, baseline in BASELINES.items() if not baseline.particles}
+    text = standings(results, ("balanced", "thorough"), baselines, PARTICLES.name, "tds")
+    text += "\n".join(f"## {variant}\n\n{table(results, variant)}" for variant in variants)
     about = f"`python3 run.py benchmark gmm`, {options.samples} samples, mean over problems and 95 % interval."
     (out / "gmm.md").write_text(f"# Mixtures with exact posteriors\n\n{about} {provenance()}.\n\n{text}", "utf-8")
     plots.save([panel(results, variant) for variant in variants], out / "gmm.svg", list(OURS))

@@ -1,12 +1,17 @@
-"""Gaussian mixtures: everything that a sampler approximates is closed form here."""
+"""Gaussian mixtures, where all that a sampler approximates is closed form, and the problems over them."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 
 from vipaint_core import Observation
+
+VARIANTS = ("linear", "mask", "apart")
+DIMENSIONS, MEASUREMENTS = (8, 80, 800), (1, 2, 4)
+SPACING = 8.0
 
 
 @dataclass(frozen=True)
@@ -45,3 +50,59 @@ class Mixture:
         component = torch.multinomial(self.logits.softmax(0), count, replacement=True, generator=generator)
         noise = torch.randn(count, self.means.shape[1], generator=generator, dtype=self.means.dtype)
         return self.means[component] + self.variance.sqrt() * noise
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One kind of problem."""
+
+    variant: str
+    dimension: int
+    measurements: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.variant}-{self.dimension}-{self.measurements}"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A prior over (1, 1, D) latents, one observation of it, and the factor back to the original scale."""
+
+    prior: Mixture
+    observation: Observation
+    scale: float
+
+
+def problem(cell: Cell, index: int) -> Problem:
+    """Problem number `index` of a cell, float64."""
+    generator = torch.Generator().manual_seed(1_000_003 * index + cell.dimension * 10 + cell.measurements)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    d, seen_count = cell.dimension, cell.measurements
+    if cell.variant == "apart":
+        means = 3 * SPACING * torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64)[:, None].expand(3, d)
+        logits = torch.tensor([0.6, 0.1, 0.3], dtype=torch.float64).log()
+    else:
+        grid = torch.cartesian_prod(torch.arange(-2.0, 3.0), torch.arange(-2.0, 3.0)).double()
+        means = -SPACING * grid.repeat(1, d // 2)
+        logits = normal(25).square().log()
+    precision = torch.zeros(d, dtype=torch.float64)
+    if cell.variant == "linear":
+        rotation, _ = torch.linalg.qr(normal(d, d))
+        means = means @ rotation
+        singular = torch.rand(seen_count, generator=generator, dtype=torch.float64).sort(descending=True).values
+        precision[:seen_count] = (singular / singular[0]).square()
+    else:
+        precision[torch.randperm(d, generator=generator)[:seen_count]] = 1
+    # Relative to max s: in this basis the noise of the best measured coordinate.
+    sigma = float(torch.rand(1, generator=generator, dtype=torch.float64).clamp_min(0.01))
+    scale = math.sqrt(1 + 2 * SPACING**2)
+    prior = Mixture(logits, means / scale, torch.tensor([1 / scale**2], dtype=torch.float64))
+    clean = prior.draw(1, generator).reshape(1, 1, 1, d)
+    noise = sigma / scale / precision.clamp_min(1e-12).sqrt() * normal(d)
+    seen = precision.reshape(1, 1, 1, d)
+    latent = torch.where(seen > 0, clean + noise, torch.zeros(()))
+    return Problem(prior, Observation(latent, seen, sigma / scale), scale)

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from benchmarks import gmm
-from benchmarks.mixture import Mixture
+from benchmarks.mixture import VARIANTS, Cell, Mixture, problem
+from benchmarks.mixture_tables import Summary, difference, standings
 from vipaint_core import PRESETS, Observation, Preset
 from vipaint_core.metrics import sliced_wasserstein
 
@@ -70,10 +71,10 @@ def test_sliced_wasserstein_of_a_shift_and_of_unequal_sets() -> None:
         sliced_wasserstein(x, x[1:])
 
 
-@pytest.mark.parametrize("variant", gmm.VARIANTS)
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_problems_are_fixed_and_their_scale_is_the_prior_s(variant: str) -> None:
-    cell = gmm.Cell(variant, 8, 2)
-    given, again = gmm.problem(cell, 3), gmm.problem(cell, 3)
+    cell = Cell(variant, 8, 2)
+    given, again = problem(cell, 3), problem(cell, 3)
     assert torch.equal(given.observation.latent, again.observation.latent)
     assert int((given.observation.seen > 0).sum()) == 2
     assert math.isclose(float(given.prior.variance[0]) * given.scale**2, 1.0)
@@ -123,9 +124,41 @@ def test_more_problems_are_computed_and_fewer_kept(tmp_path, monkeypatch) -> Non
     assert "problems in d 8 |" in (tmp_path / "gmm.md").read_text("utf-8")
 
 
+def summary(method: str, distances: list[float], kept: bool = True) -> Summary:
+    words = " ".join(map(str, distances)) if kept else ""
+    mean = sum(distances) / len(distances)
+    return Summary(method, "mask", 8, 1, len(distances), 50, mean, None, 3.0, 4.0, 0.1, "abc", words)
+
+
+def test_differences_are_paired_where_problems_are_known() -> None:
+    ours, theirs = summary("balanced", [1.0, 2.0, 6.0]), summary("dps", [2.0, 3.0, 3.0])
+    # -1, -1 and 3: standard deviation 4 / sqrt(3), half width 1.96 * 4 / 3.
+    assert difference(ours, theirs) == "+0.333 ± 2.613, 2 of 3"
+    assert difference(ours, summary("dps", [2.0, 3.0, 3.0], kept=False)) == "+0.333"
+    assert difference(ours, summary("dps", [2.0, 3.0])) == "+0.500"
+
+
+def test_standings_name_the_nearest_baseline_and_count_cells() -> None:
+    cell = Cell("mask", 8, 1)
+    found = {"exact": [1.0], "balanced": [2.0], "blended": [2.5], "dps": [1.8], "tds": [1.4], "particles": [1.2]}
+    results = {(name, cell): summary(name, distances) for name, distances in found.items()}
+    results["dps", cell] = replace(results["dps", cell], forward=100.0)
+    text = standings(results, ["balanced"], {"blended", "dps"}, "particles", "tds")
+    assert "Of 1 cells" in text
+    for words in (
+        "`balanced` is nearer than every baseline without particles in 0, and than every one that takes no more passes in 1",
+        "`particles` are nearer than `tds` in 1, and within 1.5 times the distance of exact sets in 1.",
+    ):
+        assert words in text
+    row = [word.strip() for word in text.rstrip().splitlines()[-1].strip("|").split("|")]
+    assert row == ["mask-8-1", "dps, 104", "1.800", "+0.200", "1.20", "1.40"]
+    del results["tds", cell]
+    assert standings(results, ["balanced"], {"blended", "dps"}, "particles", "tds") == ""
+
+
 def test_rounds_undo_what_higher_levels_got_wrong() -> None:
     """One unseen mode or another: decided at high noise by an approximation, decided anew by every round."""
-    cell, thorough = gmm.Cell("mask", 80, 1), PRESETS["thorough"]
+    cell, thorough = Cell("mask", 80, 1), PRESETS["thorough"]
 
     def distance(preset: Preset) -> float:
         draw = gmm.preset_method(preset)
