@@ -54,7 +54,7 @@ HELD_OUT = 1000
 TOGETHER = 5
 # Pictures of those that do not paint all: most have hundreds or thousands of passes per fill.
 FEW = {"copaint": 1, "daps": 1, "dps": 1, "psld": 1, "repaint": 1, "resample": 1}
-FEW |= dict.fromkeys((JACOBIAN_FREE, "blended", "pigdm", "red_diff", "ding", "tds", "langevin"), 5)
+FEW |= dict.fromkeys(("blended", "pigdm", "red_diff", "ding", "tds", "langevin"), 5)
 # In the sheet of pictures.
 SHOWN = (KSAMPLER, "LanPaint", "pigdm", "fast", "balanced", "thorough")
 # Not on every hole, for the same reason.
