@@ -7,6 +7,8 @@ import statistics
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from scipy import stats
+
 from benchmarks import plots
 from benchmarks.mixture import Cell
 from benchmarks.report import markdown
@@ -51,8 +53,8 @@ Results = dict[tuple[str, Cell], Summary]
 
 
 def half_width(deviation: float, count: int) -> float:
-    """Of the 95 % interval of a mean."""
-    return 1.96 * deviation / math.sqrt(count)
+    """Of the 95 % interval of a mean, by Student's t."""
+    return float(stats.t.ppf(0.975, count - 1)) * deviation / math.sqrt(count)
 
 
 def difference(one: Summary, other: Summary) -> str:

@@ -132,8 +132,8 @@ def summary(method: str, distances: list[float], kept: bool = True) -> Summary:
 
 def test_differences_are_paired_where_problems_are_known() -> None:
     ours, theirs = summary("balanced", [1.0, 2.0, 6.0]), summary("dps", [2.0, 3.0, 3.0])
-    # -1, -1 and 3: standard deviation 4 / sqrt(3), half width 1.96 * 4 / 3.
-    assert difference(ours, theirs) == "+0.333 ± 2.613, 2 of 3"
+    # -1, -1 and 3: standard deviation 4 / sqrt(3); half width 4.303 (Student's t, two degrees of freedom) * 4 / 3.
+    assert difference(ours, theirs) == "+0.333 ± 5.737, 2 of 3"
     assert difference(ours, summary("dps", [2.0, 3.0, 3.0], kept=False)) == "+0.333"
     assert difference(ours, summary("dps", [2.0, 3.0])) == "+0.500"
 
