@@ -57,22 +57,45 @@ def half_width(deviation: float, count: int) -> float:
     return float(stats.t.ppf(0.975, count - 1)) * deviation / math.sqrt(count)
 
 
-def difference(one: Summary, other: Summary) -> str:
-    """Mean of one's distance less the other's; where the problems' own are known, its 95 % interval and who won."""
-    mean = f"{one.distance - other.distance:+.3f}"
+@dataclass(frozen=True)
+class Difference:
+    """Mean of one distance less another; half the width of its 95 % interval, and on how many problems it is negative.
+
+    Without the problems' own distances only the mean is known.
+    """
+
+    mean: float
+    half_width: float = math.nan
+    won: int = 0
+    problems: int = 0
+
+    @property
+    def clear(self) -> bool:
+        """Whether all of the interval is below 0."""
+        return self.mean + self.half_width < 0
+
+    def __str__(self) -> str:
+        if not self.problems:
+            return f"{self.mean:+.3f}"
+        return f"{self.mean:+.3f} ± {self.half_width:.3f}, {self.won} of {self.problems}"
+
+
+def difference(one: Summary, other: Summary) -> Difference:
+    """Of two methods on the same problems."""
+    mean = one.distance - other.distance
     own, its = ([float(word) for word in summary.distances.split()] for summary in (one, other))
     if len(own) < 2 or len(own) != len(its):
-        return mean
+        return Difference(mean)
     pairs = [a - b for a, b in zip(own, its, strict=True)]
     won = sum(pair < 0 for pair in pairs)
-    return f"{mean} ± {half_width(statistics.stdev(pairs), len(pairs)):.3f}, {won} of {len(pairs)}"
+    return Difference(mean, half_width(statistics.stdev(pairs), len(pairs)), won, len(pairs))
 
 
 def standings(
     results: Results, presets: Collection[str], baselines: Collection[str], particles: str, rival: str
 ) -> str:
     """Every cell's nearest baseline beside our presets, and our particles beside the exact distance and a rival's."""
-    ahead, fairly = dict.fromkeys(presets, 0), dict.fromkeys(presets, 0)
+    ahead, clearly, fairly = (dict.fromkeys(presets, 0) for _ in range(3))
     near, within, rows = 0, 0, []
     for cell in dict.fromkeys(cell for _, cell in results):
         own = {method: summary for (method, place), summary in results.items() if place == cell}
@@ -80,24 +103,24 @@ def standings(
         if not rivals or not {EXACT, *presets, particles, rival} <= own.keys():
             continue
         nearest = min(rivals, key=lambda s: s.distance)
+        less = {name: difference(own[name], nearest) for name in presets}
         for name in presets:
             nearer = [own[name].distance < s.distance for s in rivals]
             ahead[name] += all(nearer)
+            clearly[name] += less[name].clear
             fairly[name] += all(won for won, s in zip(nearer, rivals, strict=True) if s.passes <= own[name].passes)
-        less = (difference(own[name], nearest) for name in presets)
         exact, ours, theirs = own[EXACT].distance, own[particles].distance, own[rival].distance
         near, within = near + (ours < theirs), within + (ours <= 1.5 * exact)
-        price = f"{nearest.method}, {nearest.passes:.0f}"
-        rows.append(
-            (cell.name, price, f"{nearest.distance:.3f}", *less, f"{ours / exact:.2f}", f"{theirs / exact:.2f}")
-        )
+        baseline = (f"{nearest.method}, {nearest.passes:.0f}", f"{nearest.distance:.3f}")
+        ratios = (f"{ours / exact:.2f}", f"{theirs / exact:.2f}")
+        rows.append((cell.name, *baseline, *map(str, less.values()), *ratios))
     if not rows:
         return ""
     header = ["cell", "nearest baseline, passes", "distance", *(f"{name} less that" for name in presets)]
     header += [f"{particles} / {EXACT}", f"{rival} / {EXACT}"]
     counts = [
-        f"`{name}` is nearer than every baseline without particles in {ahead[name]}, and than every one that takes no "
-        f"more passes in {fairly[name]}."
+        f"`{name}` is nearer than every baseline without particles in {ahead[name]}, by more than the interval of the "
+        f"difference in {clearly[name]}; and than every one that takes no more passes in {fairly[name]}."
         for name in presets
     ]
     counts.append(

@@ -133,9 +133,10 @@ def summary(method: str, distances: list[float], kept: bool = True) -> Summary:
 def test_differences_are_paired_where_problems_are_known() -> None:
     ours, theirs = summary("balanced", [1.0, 2.0, 6.0]), summary("dps", [2.0, 3.0, 3.0])
     # -1, -1 and 3: standard deviation 4 / sqrt(3); half width 4.303 (Student's t, two degrees of freedom) * 4 / 3.
-    assert difference(ours, theirs) == "+0.333 ± 5.737, 2 of 3"
-    assert difference(ours, summary("dps", [2.0, 3.0, 3.0], kept=False)) == "+0.333"
-    assert difference(ours, summary("dps", [2.0, 3.0])) == "+0.500"
+    assert str(difference(ours, theirs)) == "+0.333 ± 5.737, 2 of 3"
+    assert str(difference(ours, summary("dps", [2.0, 3.0, 3.0], kept=False))) == "+0.333"
+    assert str(difference(ours, summary("dps", [2.0, 3.0]))) == "+0.500"
+    assert not difference(ours, theirs).clear and difference(ours, summary("dps", [2.0, 3.1, 7.0])).clear
 
 
 def test_standings_name_the_nearest_baseline_and_count_cells() -> None:
@@ -146,7 +147,8 @@ def test_standings_name_the_nearest_baseline_and_count_cells() -> None:
     text = standings(results, ["balanced"], {"blended", "dps"}, "particles", "tds")
     assert "Of 1 cells" in text
     for words in (
-        "`balanced` is nearer than every baseline without particles in 0, and than every one that takes no more passes in 1",
+        "`balanced` is nearer than every baseline without particles in 0, by more than the interval of the difference in 0;",
+        " and than every one that takes no more passes in 1.",
         "`particles` are nearer than `tds` in 1, and within 1.5 times the distance of exact sets in 1.",
     ):
         assert words in text
