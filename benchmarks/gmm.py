@@ -51,7 +51,6 @@ BATCH = 250
 # Above every distance of modes in the scaled space, as an image model's own largest level is.
 S_MAX = 80.0
 
-
 Method = Callable[[Problem, int, int], tuple[torch.Tensor, Evaluations]]
 
 

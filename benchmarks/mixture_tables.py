@@ -61,7 +61,7 @@ def half_width(deviation: float, count: int) -> float:
 class Difference:
     """Mean of one distance less another; half the width of its 95 % interval, and on how many problems it is negative.
 
-    Without the problems' own distances only the mean is known.
+    Without the problems' own distances, or where one is infinite, only the mean is known.
     """
 
     mean: float
@@ -84,7 +84,7 @@ def difference(one: Summary, other: Summary) -> Difference:
     """Of two methods on the same problems."""
     mean = one.distance - other.distance
     own, its = ([float(word) for word in summary.distances.split()] for summary in (one, other))
-    if len(own) < 2 or len(own) != len(its):
+    if len(own) < 2 or len(own) != len(its) or not math.isfinite(mean):
         return Difference(mean)
     pairs = [a - b for a, b in zip(own, its, strict=True)]
     won = sum(pair < 0 for pair in pairs)
@@ -105,10 +105,9 @@ def standings(
         nearest = min(rivals, key=lambda s: s.distance)
         less = {name: difference(own[name], nearest) for name in presets}
         for name in presets:
-            nearer = [own[name].distance < s.distance for s in rivals]
-            ahead[name] += all(nearer)
+            ahead[name] += less[name].mean < 0
             clearly[name] += less[name].clear
-            fairly[name] += all(won for won, s in zip(nearer, rivals, strict=True) if s.passes <= own[name].passes)
+            fairly[name] += all(own[name].distance < s.distance for s in rivals if s.passes <= own[name].passes)
         exact, ours, theirs = own[EXACT].distance, own[particles].distance, own[rival].distance
         near, within = near + (ours < theirs), within + (ours <= 1.5 * exact)
         baseline = (f"{nearest.method}, {nearest.passes:.0f}", f"{nearest.distance:.3f}")

@@ -136,6 +136,7 @@ def test_differences_are_paired_where_problems_are_known() -> None:
     assert str(difference(ours, theirs)) == "+0.333 ± 5.737, 2 of 3"
     assert str(difference(ours, summary("dps", [2.0, 3.0, 3.0], kept=False))) == "+0.333"
     assert str(difference(ours, summary("dps", [2.0, 3.0]))) == "+0.500"
+    assert str(difference(ours, summary("dps", [2.0, 3.0, math.inf]))) == "-inf"
     assert not difference(ours, theirs).clear and difference(ours, summary("dps", [2.0, 3.1, 7.0])).clear
 
 
