@@ -51,7 +51,9 @@ def test_schemas_match_execute_and_explain_every_socket(pack):
 
 
 def test_latents_have_the_dtype_of_the_hosts_own_samplers(pack, tiny, monkeypatch):
-    management, latents = pack.painting.comfy.model_management, torch.zeros(1, 16, 8, 6, dtype=torch.float64)
+    import comfy.model_management as management
+
+    latents = torch.zeros(1, 16, 8, 6, dtype=torch.float64)
     monkeypatch.setattr(management, "intermediate_dtype", lambda: torch.float16, raising=False)
     assert pack.painting.latent_of("test", tiny.model, latents)["samples"].dtype == torch.float16
     monkeypatch.delattr(management, "intermediate_dtype")
