@@ -7,8 +7,8 @@
                         tables against exact answers, into benchmarks/results/; --quick: minutes, into output/
     benchmark soak [OPTIONS]
                         200 prompts in one server: does its memory grow?
-    benchmark memory [OPTIONS]
-                        what each way to get gradients takes beside the weights
+    benchmark memory|speed [OPTIONS]
+                        what each way to get gradients takes beside the weights; how long a fill takes
     setup               only prepare ComfyUI and its Python environment
 
 The first run downloads ComfyUI and PyTorch into .host/ (about 6 GB); later runs reuse them.
@@ -374,7 +374,7 @@ def demo(host: Host, arguments: Sequence[str]) -> int:
 
 
 def benchmark(host: Host, arguments: Sequence[str]) -> int:
-    names = ("gmm", "toy", "ablation", "restoration", "soak", "memory")
+    names = ("gmm", "toy", "ablation", "restoration", "soak", "memory", "speed")
     modules = {name: f"benchmarks.{'inpainting' if name == 'toy' else name}" for name in names}
     if not arguments or arguments[0] not in modules:
         raise Failure(f"expected `benchmark {'|'.join(modules)}`, found `benchmark {' '.join(arguments)}`.")

@@ -202,8 +202,8 @@ def _is(x: Any) -> bool:
     return isinstance(x, torch.Tensor)
 
 
-def load(family: str) -> Any:
-    """A MODEL with weights as they lie in memory: what they are does not change what is allocated."""
+def load(family: str, computed: bool | None = None) -> Any:
+    """A MODEL, on a GPU where there is one. computed: with random weights, as on a GPU, and not as they lie in memory."""
     import comfy.model_management
     import comfy.model_patcher
     import comfy.supported_models
@@ -212,7 +212,12 @@ def load(family: str) -> Any:
     config = getattr(comfy.supported_models, name)(dict(network))
     config.set_inference_dtype(torch.bfloat16, None)
     device = comfy.model_management.get_torch_device()
-    return comfy.model_patcher.ModelPatcher(config.get_model({}, ""), load_device=device, offload_device=device)
+    model = config.get_model({}, "")
+    if computed if computed is not None else device.type == "cuda":
+        model.diffusion_model.to_empty(device=device)
+        for weight in (*model.diffusion_model.parameters(), *model.diffusion_model.buffers()):
+            torch.nn.init.normal_(weight, std=0.02)
+    return comfy.model_patcher.ModelPatcher(model, load_device=device, offload_device=device)
 
 
 def prompt(model: Any, family: str) -> Any:

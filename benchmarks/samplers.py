@@ -88,23 +88,22 @@ def _ours(node: Any, task: Task, **inputs: Any) -> torch.Tensor:
     return output.result[0]["samples"]
 
 
-def external(node_id: str, **inputs: Any) -> Sampler:
+@dataclass(frozen=True)
+class External:
     """A sampler node of another installed pack at its defaults, but for `inputs`."""
 
-    def draw(task: Task) -> torch.Tensor:
-        node = stock.NODE_CLASS_MAPPINGS[node_id]
-        given = {
-            "model": task.model,
-            "positive": task.conditioning,
-            "negative": task.conditioning,
-            "latent_image": task.latent,
-            "seed": task.seed,
-            "cfg": 1.0,
-        }
-        (out,) = getattr(node(), node.FUNCTION)(**_defaults(node), **given | inputs)
-        return out["samples"]
+    node_id: str
+    inputs: dict[str, Any]
 
-    return Sampler(draw, (node_id, inputs))
+    def __call__(self, model: Any, conditioning: Any, **given: Any) -> dict[str, torch.Tensor]:
+        """The host's LATENT that it makes of a model, one prompt, `latent_image`, `seed` and `cfg`."""
+        node = stock.NODE_CLASS_MAPPINGS[self.node_id]
+        given |= {"model": model, "positive": conditioning, "negative": conditioning}
+        (out,) = getattr(node(), node.FUNCTION)(**_defaults(node), **given | self.inputs)
+        return out
+
+    def draw(self, task: Task) -> torch.Tensor:
+        return self(task.model, task.conditioning, latent_image=task.latent, seed=task.seed, cfg=1.0)["samples"]
 
 
 def _defaults(node: Any) -> dict[str, Any]:
@@ -120,7 +119,7 @@ def _defaults(node: Any) -> dict[str, Any]:
 
 
 # Samplers of other packs that take part where their pack is there.
-EXTERNAL = {"LanPaint": external("LanPaint_KSampler")}
+EXTERNAL = {"LanPaint": External("LanPaint_KSampler", {})}
 
 
 def load_packs(folders: list[Path]) -> None:
@@ -137,5 +136,5 @@ def samplers() -> Mapping[str, Sampler]:
         **{name: preset(name) for name in PACK.core.PRESETS},
         JACOBIAN_FREE: preset("balanced", gradients="jacobian_free"),
         **{name: baseline(name) for name in PACK.baseline.BASELINES},
-        **EXTERNAL,
+        **{name: Sampler(node.draw, (node.node_id, node.inputs)) for name, node in EXTERNAL.items()},
     }
