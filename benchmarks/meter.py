@@ -56,9 +56,10 @@ class Meter:
         """Times of bare calls with this many rows."""
         self._timed = {"plain": [], "graph": [], "backward": []}
 
-        def once(denoiser: Any, _place: Any, _device: Any) -> None:
+        def once(denoiser: Any, _place: Any, device: torch.device) -> None:
             with denoiser.gradients() if graph else contextlib.nullcontext():
-                denoiser(torch.randn(rows, *toy.LATENT_SHAPE, requires_grad=graph), torch.ones(rows))
+                latents = torch.randn(rows, *toy.LATENT_SHAPE, device=device, requires_grad=graph)
+                denoiser(latents, torch.ones(rows, device=device))
 
         shape = (rows, *toy.LATENT_SHAPE)
         PACK.bridge.open_denoiser(

@@ -114,16 +114,16 @@ def main() -> int:
     if options.quick:
         sizes, out = {"SD1.5": 64}, QUICK
     load_packs(options.packs)
+    out.mkdir(parents=True, exist_ok=True)
+    about = (__doc__ or "").split("\n\n", 2)[2].strip()
     speeds: list[Speed] = []
     for family, size in sizes.items():
         for speed in measure(family, size, bool(options.packs)):
             print(f"{family} {size} {speed.sampler:24}{speed.seconds:8.2f} s", file=sys.stderr, flush=True)
             speeds.append(speed)
-    about = (__doc__ or "").split("\n\n", 2)[2].strip()
-    out.mkdir(parents=True, exist_ok=True)
-    write_csv(out / "speed.csv", [asdict(speed) for speed in speeds])
-    text = f"# Seconds a fill\n\n`python3 run.py benchmark speed`, {provenance()}.\n\n{about}\n\n{table(speeds)}"
-    (out / "speed.md").write_text(text, "utf-8")
+        write_csv(out / "speed.csv", [asdict(speed) for speed in speeds])
+        text = f"# Seconds a fill\n\n`python3 run.py benchmark speed`, {provenance()}.\n\n{about}\n\n{table(speeds)}"
+        (out / "speed.md").write_text(text, "utf-8")
     print(table(speeds))
     return 0
 

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, Generic, TypeVar
+from weakref import WeakKeyDictionary, WeakSet
 
 import comfy.conds
 import comfy.controlnet
@@ -54,6 +55,10 @@ _PRODUCTS = {
     "sharper copies": ("HunyuanImage21Refiner", "SeedVR2"),
     "no pictures": ("TripoSplat", "RT_DETR_v4", "SAM3", "DepthAnything3"),
 }
+# Networks whose backward needs `cloned_before_writes`.
+_WRITERS = WeakSet[torch.nn.Module]()
+# Patchers of weights that stay, for those that stream them: see `resident`.
+_RESIDENT = WeakKeyDictionary[Any, Any]()
 # Hooks and patches read the schedule of a run to know where they are in it.
 _SCHEDULE_STEPS = 30
 _PREVIEW_SECONDS = 0.1
@@ -61,6 +66,10 @@ _PREVIEW_SECONDS = 0.1
 
 class ModelError(RuntimeError):
     """The host's model failed."""
+
+
+class Overwritten(RuntimeError):
+    """A network has written into what its backward pass needs."""
 
 
 class StreamedWeights(RuntimeError):
@@ -178,9 +187,10 @@ def open_denoiser(
     blocks, to the same result, `jacobian_free` nothing: see `JacobianFree`. Networks beside are differentiated in any
     case, in blocks where it is not `full`. room: bytes that activations will take, for which the host unloads other
     models.
-    `work` runs without inference mode and without gradients. The caller's model, its parameters'
-    flags and the host's state are as before when this returns. Raises ModelError where the host cannot
-    run the model on these inputs, StreamedWeights where it cannot load it as a whole for backward.
+    `work` runs without inference mode and without gradients; again, once, where a network turns out to write into what
+    backward needs. The caller's model, its parameters' flags and the host's state are as before when this returns.
+    Raises ModelError where the host cannot run the model on these inputs, StreamedWeights where it cannot load it as a
+    whole for backward.
     """
     place = coordinate(model)
     backward = gradient and mode != "jacobian_free"
@@ -195,18 +205,24 @@ def open_denoiser(
     guider.set_conds(positive, negative)
     guider.set_cfg(cfg)
     step = step_for(model.model.get_dtype_inference()) if gradient and not backward else None
-    runner = _Runner(work, place, backward, beside, mode != "full", step)
     zeros = torch.zeros((*shape[:2], 1, *shape[2:]) if has_frame(model) else shape)
-    try:
-        guider.sample(zeros, zeros, runner, sigmas, disable_pbar=True, seed=seed)
-    except Exception:
-        if runner.started:
-            raise
-        with failures():
-            raise
-    if not runner.results:
-        raise RuntimeError("VIPaint: a wrapper of another extension replaced the sampling loop; disable it")
-    return runner.results[0]
+
+    def run() -> T:
+        runner = _Runner(work, place, backward, beside, mode != "full", step)
+        try:
+            guider.sample(zeros, zeros, runner, sigmas, disable_pbar=True, seed=seed)
+        except Exception:
+            if runner.started:
+                raise
+            with failures():
+                raise
+        if not runner.results:
+            raise RuntimeError("VIPaint: a wrapper of another extension replaced the sampling loop; disable it")
+        return runner.results[0]
+
+    with contextlib.suppress(Overwritten):
+        return run()
+    return run()
 
 
 class _Runner(comfy.samplers.Sampler, Generic[T]):
@@ -284,7 +300,10 @@ class HostDenoiser:
         sigma = (sigma / self._place.noise_scale if self._place.flow else sigma).clone()
         if self._inside:
             with failures():
-                return self._predict(z, sigma)
+                x0 = self._predict(z, sigma)
+            if x0.requires_grad:
+                x0.register_hook(self._check_inside)
+            return x0
         if torch.is_grad_enabled():
             raise RuntimeError("VIPaint: a differentiated call belongs inside `denoiser.gradients()`")
         with failures(), torch.inference_mode(self._inference), torch.no_grad():
@@ -301,21 +320,39 @@ class HostDenoiser:
         """The context for differentiated calls and their backward passes."""
         if not self._differentiable:
             raise RuntimeError("VIPaint: the denoiser was opened without gradients")
-        with gradients():
+        with gradients(self._model_wrap.inner_model):
             self._inside = True
             try:
                 yield
             finally:
                 self._inside = False
 
+    def _check_inside(self, _gradient: torch.Tensor) -> None:
+        if not self._inside:
+            raise RuntimeError("VIPaint: a backward pass belongs inside `denoiser.gradients()`")
+
 
 @contextlib.contextmanager
-def gradients() -> Iterator[None]:
-    """The context for differentiated calls of the host's networks and their backward passes; opened once at a time."""
-    # Flux blocks and ControlNet write into tensors that backward still needs. The guard watches every operation
-    # within this context, also of networks that nothing is differentiated through: outside they run at their own speed.
-    with _training(), _PlainKernels(), torch.enable_grad(), cloned_before_writes():
-        yield
+def gradients(network: torch.nn.Module) -> Iterator[None]:
+    """The context for differentiated calls of a network of the host's and their backward passes; one at a time.
+
+    Flux blocks and ControlNet write into tensors that backward still needs. Autograd notices that, and the guard against
+    it watches every operation: it is there where it is needed. Raises Overwritten where it was, and will be from now on.
+    """
+    guarded = network in _WRITERS
+    with (
+        _training(),
+        _PlainKernels(),
+        torch.enable_grad(),
+        cloned_before_writes() if guarded else contextlib.nullcontext(),
+    ):
+        try:
+            yield
+        except RuntimeError as error:
+            if guarded or "modified by an inplace operation" not in str(error):
+                raise
+            _WRITERS.add(network)
+            raise Overwritten(f"{type(network).__name__} writes into what its backward pass needs") from error
 
 
 class _PlainKernels(TorchFunctionMode):
@@ -340,7 +377,7 @@ def _for_gradients(model: Any, room: float) -> Any:
     transformer = clone.model_options.setdefault("transformer_options", {})
     # Sage and flash attention have no backward; the CPU's default raises in it.
     transformer["optimized_attention_override"] = _plain_attention
-    clone.add_wrapper(comfy.patcher_extension.WrappersMP.PREPARE_SAMPLING, partial(_load_fully, clone, room))
+    clone.add_wrapper(comfy.patcher_extension.WrappersMP.PREPARE_SAMPLING, partial(_load_fully, room))
     return clone
 
 
@@ -348,23 +385,29 @@ def resident(patcher: Any) -> Any:
     """The same network with weights that stay: streamed ones share buffers, overwritten before backward reads them."""
     if not patcher.is_dynamic():
         return patcher
-    # The host keeps the delegate, so only the first use loads it anew.
+    # The host keeps the delegate's network, so only the first use loads it anew.
     if hasattr(patcher, "get_non_dynamic_delegate"):
-        return patcher.get_non_dynamic_delegate()
-    return patcher.clone(disable_dynamic=True)
+        found = patcher.get_non_dynamic_delegate()
+    else:
+        found = patcher.clone(disable_dynamic=True)
+    # When a loaded patcher ends the host goes on with its parent. That would be the streaming one, which has not these
+    # weights and so never frees them.
+    first = _RESIDENT.setdefault(patcher, found)
+    found.parent = first if first is not found else None
+    return found
 
 
 def _plain_attention(_function: Callable[..., Any], *args: Any, **kwargs: Any) -> torch.Tensor:
     return attention_pytorch(*args, **kwargs)
 
 
-def _load_fully(model: Any, room: float, executor: Any, *args: Any, **kwargs: Any) -> Any:
+def _load_fully(room: float, executor: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
     """Partly loaded models stream weights, with the hazard of dynamic ones."""
     if not comfy.model_management.is_device_cpu(model.load_device):
         own = [one for one in comfy.model_management.current_loaded_models if one.model and one.model.is_clone(model)]
         missing = model.model_size() - sum(one.model_loaded_memory() for one in own)
         comfy.model_management.free_memory(missing + room, model.load_device, keep_loaded=own)
-    return executor(*args, **{**kwargs, "force_full_load": True})
+    return executor(model, *args, **{**kwargs, "force_full_load": True})
 
 
 def check_weights(patchers: Iterable[Any]) -> None:

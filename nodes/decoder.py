@@ -42,4 +42,5 @@ class HostDecoder:
 
     def gradients(self) -> contextlib.AbstractContextManager[None]:
         """The context for differentiated calls and their backward passes; may be inside the denoiser's."""
-        return contextlib.nullcontext() if comfy.model_management.in_training else bridge.gradients()
+        inside = comfy.model_management.in_training
+        return contextlib.nullcontext() if inside else bridge.gradients(self.patcher.model)

@@ -154,7 +154,8 @@ def available(model: Any) -> float:
     free = float(comfy.model_management.get_free_memory(device)) - comfy.model_management.extra_reserved_memory()
     if comfy.model_management.is_device_cpu(device):
         return free
-    loaded = [other for other in comfy.model_management.loaded_models() if other.load_device == device]
+    # None where a patcher has ended and its weights have not.
+    loaded = [other for other in comfy.model_management.loaded_models() if other and other.load_device == device]
     return free + sum(other.loaded_size() for other in loaded) - model.model_size()
 
 

@@ -20,6 +20,12 @@ from tools.comfy_server import ComfyServer  # noqa: E402
 
 try:
     host.activate()
+    if torch.cuda.is_available():
+        from comfy.cli_args import args
+
+        # As on the CPU: all digits of float32, the same ones in every run.
+        args.force_fp32 = args.fp32_vae = args.deterministic = True
+        torch.backends.cudnn.allow_tf32 = False
     HOST_ERROR = None
 except FileNotFoundError as error:
     # Tests of the core need no host; those that do fail with this message.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,10 +12,35 @@ import torch
 from benchmarks import host
 
 
+class AnyDevice:
+    """A denoiser for tensors of any device, as tests make them."""
+
+    def __init__(self, denoiser, device):
+        self._denoiser, self._device = denoiser, device
+
+    def __call__(self, u, s):
+        return self._denoiser(u.to(self._device), s.to(self._device)).to(u.device)
+
+    def __getattr__(self, name):
+        return getattr(self._denoiser, name)
+
+
+def open_denoiser(bridge, *models_and_prompts, work, **inputs):
+    """`bridge.open_denoiser` in inference mode, as the host runs nodes."""
+
+    def near(denoiser, place, device):
+        return work(AnyDevice(denoiser, device), place, device)
+
+    with torch.inference_mode():
+        return bridge.open_denoiser(*models_and_prompts, work=near, **inputs)
+
+
 @pytest.fixture(scope="session")
 def pack(comfyui: Path) -> SimpleNamespace:
-    """The pack's modules: `pack.bridge`, `pack.core`, ... and `pack.root`."""
-    return host.load_pack()
+    """The pack's modules: `pack.bridge`, `pack.core`, ... and `pack.root`; `pack.open_denoiser`."""
+    pack = host.load_pack()
+    pack.open_denoiser = partial(open_denoiser, pack.bridge)
+    return pack
 
 
 @pytest.fixture(scope="session")

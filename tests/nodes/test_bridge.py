@@ -13,19 +13,17 @@ LEVELS = torch.tensor([0.5, 4.0])
 
 
 def opened(pack, tiny, conditioning, work, cfg=1.0, gradient=True, model=None):
-    """`open_denoiser` in inference mode, as the host runs nodes."""
     positive, negative = conditioning
-    with torch.inference_mode():
-        return pack.bridge.open_denoiser(
-            model or tiny.model,
-            positive,
-            negative,
-            cfg=cfg,
-            shape=SHAPE,
-            seed=0,
-            gradient=gradient,
-            work=work,
-        )
+    return pack.open_denoiser(
+        model or tiny.model,
+        positive,
+        negative,
+        cfg=cfg,
+        shape=SHAPE,
+        seed=0,
+        gradient=gradient,
+        work=work,
+    )
 
 
 @pytest.mark.parametrize("cfg", [1.0, 3.0])
@@ -242,3 +240,50 @@ def test_coordinates_of_families(pack, tiny):
     scaled = patched(sampling.CONST, sampling.ModelSamplingDiscreteFlow)
     scaled.object_patches["model_sampling"].noise_scale = 8.0
     assert pack.bridge.coordinate(scaled).noise_scale == 8.0
+
+
+@pytest.mark.parametrize("mode", ["full", "checkpointed"])
+def test_writes_into_what_backward_needs_are_found_and_guarded(pack, tiny, conditioning, mode):
+    """The work runs again with a guard, and with it from the beginning where the network is known."""
+    u = torch.randn(SHAPE)
+
+    def opened(write):
+        def wrapper(network, given):
+            x0 = network(given["input"], given["timestep"], **given["c"])
+            return x0.square() + write(x0)
+
+        model, runs = tiny.model.clone(), []
+        model.set_model_unet_function_wrapper(wrapper)
+
+        def work(denoiser, _place, _device):
+            runs.append(None)
+            with denoiser.gradients():
+                point = u.clone().requires_grad_()
+                return torch.autograd.grad(denoiser(point, LEVELS).sum(), point)[0]
+
+        shape = {"cfg": 1.0, "shape": SHAPE, "seed": 0}
+        return pack.open_denoiser(model, *conditioning, **shape, gradient=True, mode=mode, work=work), len(runs)
+
+    network = tiny.model.model
+    expected, once = opened(lambda x0: x0 + 1)
+    assert once == 1 and network not in pack.bridge._WRITERS
+    try:
+        found, twice = opened(lambda x0: x0.add_(1))
+        assert twice == 2 and network in pack.bridge._WRITERS
+        again, once = opened(lambda x0: x0.add_(1))
+        assert once == 1
+    finally:
+        pack.bridge._WRITERS.discard(network)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(again, expected)
+
+
+def test_backward_outside_of_its_context_is_refused(pack, tiny, conditioning):
+    def work(denoiser, _place, _device):
+        with denoiser.gradients():
+            u = torch.randn(SHAPE).requires_grad_()
+            x0 = denoiser(u, LEVELS)
+        torch.autograd.grad(x0, u, torch.ones_like(x0))
+
+    with pytest.raises(RuntimeError, match=r"inside `denoiser.gradients\(\)`"):
+        opened(pack, tiny, conditioning, work)

@@ -60,18 +60,17 @@ def shape(case, rows=1):
 
 
 def opened(pack, case, work, gradient, rows=1, mode="full"):
-    with torch.inference_mode():
-        return pack.bridge.open_denoiser(
-            case.model,
-            case.positive,
-            case.negative,
-            cfg=case.cfg,
-            shape=shape(case, rows),
-            seed=0,
-            gradient=gradient,
-            work=work,
-            mode=mode,
-        )
+    return pack.open_denoiser(
+        case.model,
+        case.positive,
+        case.negative,
+        cfg=case.cfg,
+        shape=shape(case, rows),
+        seed=0,
+        gradient=gradient,
+        work=work,
+        mode=mode,
+    )
 
 
 @contextlib.contextmanager
@@ -298,8 +297,7 @@ def test_families_restore_through_their_autoencoders(pack, family):
         return float(gradient.norm()), float(value(latents + step) - value(latents - step)) / 2
 
     inputs = {"cfg": 1.0, "shape": tuple(latents.shape), "seed": 0, "gradient": True, "beside": [decoder.patcher]}
-    with torch.inference_mode():
-        found, numeric = pack.bridge.open_denoiser(family.model, family.positive, family.negative, work=work, **inputs)
+    found, numeric = pack.open_denoiser(family.model, family.positive, family.negative, work=work, **inputs)
     assert found > 1e-3 and found == pytest.approx(numeric, rel=2e-2)
     small = {"degradation": "super-resolution", "factor": "2", "kind": "area"}
     inputs = {

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import logging
+import weakref
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -79,10 +81,9 @@ def saved(pack, tiny, conditioning, mode, cfg=1.0):
             denoiser(torch.randn(1, *SHAPE).requires_grad_(), torch.ones(1))
         return total
 
-    with torch.inference_mode():
-        total = pack.bridge.open_denoiser(
-            tiny.model, *conditioning, cfg=cfg, shape=(1, *SHAPE), seed=0, gradient=True, mode=mode, work=work
-        )
+    total = pack.open_denoiser(
+        tiny.model, *conditioning, cfg=cfg, shape=(1, *SHAPE), seed=0, gradient=True, mode=mode, work=work
+    )
     weights = {weight.untyped_storage().data_ptr() for weight in tiny.model.model.parameters()}
     storages = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in kept}
     return sum(size for place, size in storages.items() if place not in weights), total
@@ -197,6 +198,41 @@ def loaded(path, **options):
         return comfy.sd.load_checkpoint_guess_config(str(path), output_vae=False, output_clip=False, **options)[0]
 
 
+def streaming(path):
+    """A patcher that says of itself that it streams, and the network with weights that stay that the host has for it."""
+    from comfy.model_patcher import ModelPatcher
+
+    model, other = loaded(path), loaded(path)
+
+    class Streaming(ModelPatcher):
+        def is_dynamic(self):
+            return True
+
+        def get_non_dynamic_delegate(self):
+            return self.clone(disable_dynamic=True, model_override=other.get_clone_model_override())
+
+    return Streaming(model.model, model.load_device, model.offload_device), other.model
+
+
+def test_weights_that_stay_are_the_host_s_to_free(paint, tiny):
+    """Loaded weights belong to the patcher that the host has last seen, or to its parent when that has ended."""
+    from comfy.model_management import current_loaded_models, unload_all_models
+
+    model, network = streaming(tiny.path)
+    expected = paint(preset="balanced", gradients="full")[0]["samples"]
+    for _ in range(3):
+        assert torch.equal(paint(model=model, preset="balanced", gradients="full")[0]["samples"], expected)
+        # Patchers in a circle would end together, parent and all.
+        gc.collect()
+        (entry,) = [entry for entry in current_loaded_models if entry.real_model() is network]
+        assert entry.model is not None and entry.model.model is network
+    unload_all_models()
+    ended = [weakref.ref(entry) for entry in (model, network)]
+    del model, network, entry
+    gc.collect()
+    assert [end() for end in ended] == [None, None]
+
+
 def test_quantised_weights_are_not_differentiated(pack, tiny, paint, tmp_path, messages):
     """Whatever was asked for. The file is one that the host's loader quantises layers of."""
     assert pack.memory.quantised(tiny.model) is None
@@ -229,10 +265,9 @@ def test_weights_that_are_only_stored_in_8_bits_are_differentiated(pack, tiny, c
         ahead, behind = (denoiser(u + size * v, s).double() for size in (step, -step))
         return (gradient * v).sum(), ((ahead - behind) * w).sum() / (2 * step)
 
-    with torch.inference_mode():
-        analytic, numeric = pack.bridge.open_denoiser(
-            model, *conditioning, cfg=1.0, shape=(1, *SHAPE), seed=0, gradient=True, work=work
-        )
+    analytic, numeric = pack.open_denoiser(
+        model, *conditioning, cfg=1.0, shape=(1, *SHAPE), seed=0, gradient=True, work=work
+    )
     assert float(analytic) == pytest.approx(float(numeric), rel=2e-3, abs=2e-3)
 
 

@@ -14,17 +14,16 @@ LARGER = {"degradation": "super-resolution", "factor": "2", "kind": "area"}
 def opened(pack, tiny, conditioning, work):
     """`work(decoder)` where the node calls the decoder; as the host runs nodes, in inference mode."""
     decoder = pack.decoder.HostDecoder(tiny.model, tiny.vae, SIZE)
-    with torch.inference_mode():
-        return pack.bridge.open_denoiser(
-            tiny.model,
-            *conditioning,
-            cfg=1.0,
-            shape=CELLS,
-            seed=0,
-            gradient=True,
-            work=lambda *_: work(decoder),
-            beside=[decoder.patcher],
-        )
+    return pack.open_denoiser(
+        tiny.model,
+        *conditioning,
+        cfg=1.0,
+        shape=CELLS,
+        seed=0,
+        gradient=True,
+        work=lambda *_: work(decoder),
+        beside=[decoder.patcher],
+    )
 
 
 @pytest.fixture
