@@ -390,11 +390,22 @@ def resident(patcher: Any) -> Any:
         found = patcher.get_non_dynamic_delegate()
     else:
         found = patcher.clone(disable_dynamic=True)
+    _settle(found.model)
     # When a loaded patcher ends the host goes on with its parent. That would be the streaming one, which has not these
     # weights and so never frees them.
     first = _RESIDENT.setdefault(patcher, found)
     found.parent = first if first is not found else None
     return found
+
+
+def _settle(network: torch.nn.Module) -> None:
+    """Gives weights the precision that the host means for them: where it streams, it leaves a file's until their use."""
+    for module in network.modules():
+        for name, weight in module._parameters.items():
+            meant = getattr(module, f"{name}_comfy_model_dtype", None)
+            # Quantised ones are no plain parameters.
+            if type(weight) is torch.nn.Parameter and meant not in (None, weight.dtype):
+                module._parameters[name] = torch.nn.Parameter(weight.to(meant), requires_grad=False)
 
 
 def _plain_attention(_function: Callable[..., Any], *args: Any, **kwargs: Any) -> torch.Tensor:

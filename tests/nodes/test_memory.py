@@ -198,11 +198,17 @@ def loaded(path, **options):
         return comfy.sd.load_checkpoint_guess_config(str(path), output_vae=False, output_clip=False, **options)[0]
 
 
-def streaming(path):
+def streaming(path, monkeypatch):
     """A patcher that says of itself that it streams, and the network with weights that stay that the host has for it."""
+    import comfy.memory_management
+    import comfy.sd
     from comfy.model_patcher import ModelPatcher
 
-    model, other = loaded(path), loaded(path)
+    model, tensors = loaded(path), load_file(path)
+    with monkeypatch.context() as patch, torch.inference_mode():
+        # As on a GPU, where linear layers get their weights as the file has them.
+        patch.setattr(comfy.memory_management, "aimdo_enabled", True)
+        other = comfy.sd.load_state_dict_guess_config(tensors, output_vae=False, output_clip=False)[0]
 
     class Streaming(ModelPatcher):
         def is_dynamic(self):
@@ -214,11 +220,20 @@ def streaming(path):
     return Streaming(model.model, model.load_device, model.offload_device), other.model
 
 
-def test_weights_that_stay_are_the_host_s_to_free(paint, tiny):
+def test_weights_that_stay_have_the_model_s_precision(paint, tiny, tmp_path, monkeypatch):
+    save_file({name: tensor.half() for name, tensor in load_file(tiny.path).items()}, tmp_path / "half.safetensors")
+    expected = paint(model=loaded(tmp_path / "half.safetensors"), preset="balanced", gradients="full")
+    model, network = streaming(tmp_path / "half.safetensors", monkeypatch)
+    assert {weight.dtype for weight in network.parameters()} > {torch.float16}
+    found = paint(model=model, preset="balanced", gradients="full")
+    assert torch.equal(found[0]["samples"], expected[0]["samples"])
+
+
+def test_weights_that_stay_are_the_host_s_to_free(paint, tiny, monkeypatch):
     """Loaded weights belong to the patcher that the host has last seen, or to its parent when that has ended."""
     from comfy.model_management import current_loaded_models, unload_all_models
 
-    model, network = streaming(tiny.path)
+    model, network = streaming(tiny.path, monkeypatch)
     expected = paint(preset="balanced", gradients="full")[0]["samples"]
     for _ in range(3):
         assert torch.equal(paint(model=model, preset="balanced", gradients="full")[0]["samples"], expected)
