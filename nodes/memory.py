@@ -31,7 +31,7 @@ Work = Callable[[Denoiser, torch.device, int], T]
 BATCH = 8
 AUTO = "auto"
 # What backward needs at once, of all bytes that a plain pass allocates one after the other, and the most that `full`
-# needs of what the host reckons for the pass; `benchmark memory` finds up to 0.72, 0.22 and 25.
+# needs of what the host reckons for the pass; `benchmark memory` finds up to 0.75, 0.22 and 21.
 SHARES = {"full": 0.8, "checkpointed": 0.25}
 WORST = 32
 
@@ -43,9 +43,9 @@ def gradients_input() -> io.Input:
         default=AUTO,
         optional=True,
         advanced=True,
-        tooltip="How presets with gradients get them. full: fastest, most memory. checkpointed: the same result in a "
-        "part of the memory, about half as much time again. jacobian_free: nearly the same without a backward pass, in "
-        "the memory of KSampler; also for quantised and streamed weights. auto: the first that fits. The next takes "
+        tooltip="How presets with gradients get them. full: exact, most memory. checkpointed: the same result in a part "
+        "of the memory, in up to two and a half times the time. jacobian_free: nearly the same without a backward pass, "
+        "in the memory of KSampler; also for quantised and streamed weights. auto: the first that fits. The next takes "
         "over where memory ends.",
     )
 
