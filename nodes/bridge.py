@@ -21,6 +21,7 @@ import comfy.conds
 import comfy.controlnet
 import comfy.model_base
 import comfy.model_management
+import comfy.model_patcher
 import comfy.model_sampling
 import comfy.patcher_extension
 import comfy.samplers
@@ -57,7 +58,7 @@ _PRODUCTS = {
 }
 # Networks whose backward needs `cloned_before_writes`.
 _WRITERS = WeakSet[torch.nn.Module]()
-# Patchers of weights that stay, for those that stream them: see `resident`.
+# Parents of patchers whose weights stay, for those that stream them: see `resident`.
 _RESIDENT = WeakKeyDictionary[Any, Any]()
 # Hooks and patches read the schedule of a run to know where they are in it.
 _SCHEDULE_STEPS = 30
@@ -385,16 +386,20 @@ def resident(patcher: Any) -> Any:
     """The same network with weights that stay: streamed ones share buffers, overwritten before backward reads them."""
     if not patcher.is_dynamic():
         return patcher
-    # The host keeps the delegate's network, so only the first use loads it anew.
-    if hasattr(patcher, "get_non_dynamic_delegate"):
-        found = patcher.get_non_dynamic_delegate()
-    else:
-        found = patcher.clone(disable_dynamic=True)
+    if not hasattr(patcher, "get_non_dynamic_delegate"):
+        return patcher.clone(disable_dynamic=True)
+    # The host keeps its network, so only the first use loads it anew.
+    found = patcher.get_non_dynamic_delegate()
     _settle(found.model)
     # When a loaded patcher ends the host goes on with its parent. That would be the streaming one, which has not these
     # weights and so never frees them.
-    first = _RESIDENT.setdefault(patcher, found)
-    found.parent = first if first is not found else None
+    if patcher not in _RESIDENT:
+        # Of a clone's options some may refer to the patcher, which then would never end.
+        network, backups = found.get_clone_model_override()
+        parent = comfy.model_patcher.ModelPatcher(network, found.load_device, found.offload_device)
+        parent.backup, parent.backup_buffers, parent.object_patches_backup, parent.pinned = backups
+        _RESIDENT[patcher] = parent
+    found.parent = _RESIDENT[patcher]
     return found
 
 

@@ -234,6 +234,8 @@ def test_weights_that_stay_are_the_host_s_to_free(paint, tiny, monkeypatch):
     from comfy.model_management import current_loaded_models, unload_all_models
 
     model, network = streaming(tiny.path, monkeypatch)
+    # As extensions do.
+    model.model_options["patcher"] = model
     expected = paint(preset="balanced", gradients="full")[0]["samples"]
     for _ in range(3):
         assert torch.equal(paint(model=model, preset="balanced", gradients="full")[0]["samples"], expected)
