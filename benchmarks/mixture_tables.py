@@ -81,14 +81,14 @@ class Difference:
 
 
 def difference(one: Summary, other: Summary) -> Difference:
-    """Of two methods on the same problems."""
-    mean = one.distance - other.distance
+    """Of two methods on the problems that both have."""
     own, its = ([float(word) for word in summary.distances.split()] for summary in (one, other))
-    if len(own) < 2 or len(own) != len(its) or not math.isfinite(mean):
-        return Difference(mean)
-    pairs = [a - b for a, b in zip(own, its, strict=True)]
+    # Who has more has the same ones first.
+    pairs = [a - b for a, b in zip(own, its, strict=False)]
+    if len(pairs) < 2 or not all(map(math.isfinite, pairs)):
+        return Difference(one.distance - other.distance)
     won = sum(pair < 0 for pair in pairs)
-    return Difference(mean, half_width(statistics.stdev(pairs), len(pairs)), won, len(pairs))
+    return Difference(statistics.mean(pairs), half_width(statistics.stdev(pairs), len(pairs)), won, len(pairs))
 
 
 def standings(

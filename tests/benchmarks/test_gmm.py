@@ -135,7 +135,7 @@ def test_differences_are_paired_where_problems_are_known() -> None:
     # -1, -1 and 3: standard deviation 4 / sqrt(3); half width 4.303 (Student's t, two degrees of freedom) * 4 / 3.
     assert str(difference(ours, theirs)) == "+0.333 ± 5.737, 2 of 3"
     assert str(difference(ours, summary("dps", [2.0, 3.0, 3.0], kept=False))) == "+0.333"
-    assert str(difference(ours, summary("dps", [2.0, 3.0]))) == "+0.500"
+    assert str(difference(ours, summary("dps", [2.0, 3.5]))) == "-1.250 ± 3.177, 2 of 2"
     assert str(difference(ours, summary("dps", [2.0, 3.0, math.inf]))) == "-inf"
     assert not difference(ours, theirs).clear and difference(ours, summary("dps", [2.0, 3.1, 7.0])).clear
 
