@@ -393,12 +393,10 @@ def resident(patcher: Any) -> Any:
     _settle(found.model)
     # When a loaded patcher ends the host goes on with its parent. That would be the streaming one, which has not these
     # weights and so never frees them.
-    if patcher not in _RESIDENT:
+    if getattr(_RESIDENT.get(patcher), "model", None) is not found.model:
         # Of a clone's options some may refer to the patcher, which then would never end.
-        network, backups = found.get_clone_model_override()
-        parent = comfy.model_patcher.ModelPatcher(network, found.load_device, found.offload_device)
-        parent.backup, parent.backup_buffers, parent.object_patches_backup, parent.pinned = backups
-        _RESIDENT[patcher] = parent
+        bare = comfy.model_patcher.ModelPatcher(found.model, found.load_device, found.offload_device)
+        _RESIDENT[patcher] = bare.clone(model_override=found.get_clone_model_override())
     found.parent = _RESIDENT[patcher]
     return found
 
