@@ -301,10 +301,7 @@ class HostDenoiser:
         sigma = (sigma / self._place.noise_scale if self._place.flow else sigma).clone()
         if self._inside:
             with failures():
-                x0 = self._predict(z, sigma)
-            if x0.requires_grad:
-                x0.register_hook(self._check_inside)
-            return x0
+                return inside_only(self._predict(z, sigma))
         if torch.is_grad_enabled():
             raise RuntimeError("VIPaint: a differentiated call belongs inside `denoiser.gradients()`")
         with failures(), torch.inference_mode(self._inference), torch.no_grad():
@@ -328,10 +325,6 @@ class HostDenoiser:
             finally:
                 self._inside = False
 
-    def _check_inside(self, _gradient: torch.Tensor) -> None:
-        if not self._inside:
-            raise RuntimeError("VIPaint: a backward pass belongs inside `denoiser.gradients()`")
-
 
 @contextlib.contextmanager
 def gradients(network: torch.nn.Module) -> Iterator[None]:
@@ -354,6 +347,18 @@ def gradients(network: torch.nn.Module) -> Iterator[None]:
                 raise
             _WRITERS.add(network)
             raise Overwritten(f"{type(network).__name__} writes into what its backward pass needs") from error
+
+
+def inside_only(x: torch.Tensor) -> torch.Tensor:
+    """What a network has returned; its backward pass outside of `gradients` raises RuntimeError."""
+    if x.requires_grad:
+        x.register_hook(_check_inside)
+    return x
+
+
+def _check_inside(_gradient: torch.Tensor) -> None:
+    if not comfy.model_management.in_training:
+        raise RuntimeError("VIPaint: a backward pass belongs inside `denoiser.gradients()`")
 
 
 class _PlainKernels(TorchFunctionMode):

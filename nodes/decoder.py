@@ -34,7 +34,7 @@ class HostDecoder:
         comfy.model_management.throw_exception_if_processing_interrupted()
         samples = bridge.to_host_latent(self._model, latents.float())
         with bridge.failures():
-            pixels = self.patcher.model.decode(samples.to(self._vae.device, self._vae.vae_dtype))
+            pixels = bridge.inside_only(self.patcher.model.decode(samples.to(self._vae.device, self._vae.vae_dtype)))
         # Autoencoders of films return an axis of frames.
         pixels = pixels[:, :, 0] if pixels.ndim == 5 else pixels
         height, width = self._size

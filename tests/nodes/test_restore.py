@@ -67,6 +67,17 @@ def test_decoder_is_the_host_s_own(pack, tiny, conditioning):
     torch.testing.assert_close(found.clamp(0, 1), expected[..., : SIZE[0], : SIZE[1]].clone(), rtol=1e-4, atol=1e-4)
 
 
+def test_backward_through_the_decoder_outside_of_its_context_is_refused(pack, tiny, conditioning):
+    def work(decoder):
+        with decoder.gradients():
+            point = torch.randn(CELLS).requires_grad_()
+            pixels = decoder(point)
+        torch.autograd.grad(pixels, point, torch.ones_like(pixels))
+
+    with pytest.raises(RuntimeError, match=r"inside `denoiser.gradients\(\)`"):
+        opened(pack, tiny, conditioning, work)
+
+
 def test_decoder_s_gradient_agrees_with_finite_differences(pack, tiny, conditioning):
     point, direction = torch.randn(CELLS), torch.randn(CELLS)
     weights = torch.randn(2, 3, *SIZE, dtype=torch.float64)
