@@ -103,11 +103,14 @@ def standings(
         if not rivals or not {EXACT, *presets, particles, rival} <= own.keys():
             continue
         nearest = min(rivals, key=lambda s: s.distance)
-        less = {name: difference(own[name], nearest) for name in presets}
+        less = {}
         for name in presets:
-            ahead[name] += less[name].mean < 0
+            # Rows may have more problems than others: only those that both have compare.
+            against = {s.method: difference(own[name], s) for s in rivals}
+            less[name] = against[nearest.method]
+            ahead[name] += all(one.mean < 0 for one in against.values())
             clearly[name] += less[name].clear
-            fairly[name] += all(own[name].distance < s.distance for s in rivals if s.passes <= own[name].passes)
+            fairly[name] += all(against[s.method].mean < 0 for s in rivals if s.passes <= own[name].passes)
         exact, ours, theirs = own[EXACT].distance, own[particles].distance, own[rival].distance
         near, within = near + (ours < theirs), within + (ours <= 1.5 * exact)
         baseline = (f"{nearest.method}, {nearest.passes:.0f}", f"{nearest.distance:.3f}")

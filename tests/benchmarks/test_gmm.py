@@ -159,6 +159,18 @@ def test_standings_name_the_nearest_baseline_and_count_cells() -> None:
     assert standings(results, ["balanced"], {"blended", "dps"}, "particles", "tds") == ""
 
 
+def test_who_has_fewer_problems_is_compared_on_those() -> None:
+    """Ahead of the nearest baseline, and behind another on the problems that it has."""
+    found = {"exact": [1.0], "balanced": [3.0, 3.0, 0.0, 0.0], "dps": [2.0] * 4, "tds": [1.0], "particles": [1.0]}
+    results = {(name, Cell("mask", 8, 1)): summary(name, distances) for name, distances in found.items()}
+    for rival, count in ([], 1), ([2.5, 2.5], 0):
+        if rival:
+            results["blended", Cell("mask", 8, 1)] = summary("blended", rival)
+        text = standings(results, ["balanced"], {"blended", "dps"}, "particles", "tds")
+        assert f"`balanced` is nearer than every baseline without particles in {count}," in text
+        assert f"takes no more passes in {count}." in text
+
+
 def test_rounds_undo_what_higher_levels_got_wrong() -> None:
     """One unseen mode or another: decided at high noise by an approximation, decided anew by every round."""
     cell, thorough = Cell("mask", 80, 1), PRESETS["thorough"]
