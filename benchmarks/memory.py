@@ -219,6 +219,11 @@ def load(family: str, computed: bool) -> Any:
     return comfy.model_patcher.ModelPatcher(model, load_device=device, offload_device=device)
 
 
+def shape_of(model: Any, size: int) -> tuple[int, ...]:
+    """Of the latent of one square picture of this size, in pixels."""
+    return 1, model.get_model_object("latent_format").latent_channels, size // 8, size // 8
+
+
 def prompt(model: Any, family: str) -> Any:
     ((text, options),) = PACK.unconditional.unconditional(model)
     return [[text.new_zeros(1, FAMILIES[family][2], text.shape[-1]), options]]
@@ -301,7 +306,7 @@ def measure(family: str, sizes: list[int]) -> Iterator[Peak]:
     model = load(family, computed=torch.cuda.is_available())
     conditioning = prompt(model, family)
     for size in sizes:
-        shape = (1, model.get_model_object("latent_format").latent_channels, size // 8, size // 8)
+        shape = shape_of(model, size)
         about = in_all(model, conditioning, shape), int(PACK.memory.unit(model, shape[1:], 2))
         yield Peak(family, size, PLAIN, "sampling", plain(model, conditioning, shape), *about)
         for mode in PACK.bridge.MODES:

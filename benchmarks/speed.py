@@ -46,23 +46,21 @@ class Speed:
     peak: int
 
 
-def runs(model: Any, family: str, size: int, packs: bool) -> Mapping[str, Run]:
+def runs(model: Any, conditioning: Any, cfg: float, size: int, packs: bool) -> Mapping[str, Run]:
     """Calls of the nodes, by name."""
-    conditioning, cfg = memory.prompt(model, family), 1.0 if family == "Flux" else memory.GUIDANCE
-    samples = torch.zeros(1, model.get_model_object("latent_format").latent_channels, size // 8, size // 8)
     mask = torch.zeros(1, 1, size, size)
     mask[..., size // 2 :] = 1
-    given = {"seed": 0, "cfg": cfg, "latent_image": {"samples": samples, "noise_mask": mask}}
+    image = {"samples": torch.zeros(memory.shape_of(model, size)), "noise_mask": mask}
+    given = {"seed": 0, "cfg": cfg, "latent_image": image}
 
-    def plain(steps: int) -> Any:
-        image = given["latent_image"]
-        return stock.common_ksampler(model, 0, steps, cfg, "euler", "simple", conditioning, conditioning, image)
+    def plain() -> Any:
+        return stock.common_ksampler(model, 0, STEPS, cfg, "euler", "simple", conditioning, conditioning, image)
 
     def ours(preset: str, mode: str) -> Any:
         node = PACK.inpaint.VIPaintInpaint
         return node.execute(model, conditioning, conditioning, fills=1, preset=preset, gradients=mode, **given)
 
-    found = {"": partial(plain, 1), KSAMPLER: partial(plain, STEPS), "fast": partial(ours, "fast", "auto")}
+    found = {KSAMPLER: plain, "fast": partial(ours, "fast", "auto")}
     found |= {f"balanced, {mode}": partial(ours, "balanced", mode) for mode in PACK.bridge.MODES}
     if packs:
         found |= {name: partial(node, model, conditioning, **given) for name, node in EXTERNAL.items()}
@@ -73,7 +71,10 @@ def measure(family: str, size: int, packs: bool) -> Iterator[Speed]:
     import comfy.model_management
 
     model = memory.load(family, computed=True)
-    for name, run in runs(model, family, size, packs).items():
+    conditioning, cfg = memory.prompt(model, family), 1.0 if family == "Flux" else memory.GUIDANCE
+    # Loads the weights.
+    memory.plain(model, conditioning, memory.shape_of(model, size))
+    for name, run in runs(model, conditioning, cfg, size, packs).items():
         gc.collect()
         with torch.inference_mode(), Peak() as peak:
             begin = time.perf_counter()
@@ -81,9 +82,7 @@ def measure(family: str, size: int, packs: bool) -> Iterator[Speed]:
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             seconds = time.perf_counter() - begin
-        # The first run only loads the weights.
-        if name:
-            yield Speed(family, size, name, seconds, peak.bytes)
+        yield Speed(family, size, name, seconds, peak.bytes)
     comfy.model_management.unload_all_models()
 
 
