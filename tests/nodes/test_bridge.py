@@ -70,7 +70,7 @@ def test_rows_are_the_host_s_own_prediction(pack, tiny, conditioning, gradient):
 
     class Once(comfy.samplers.Sampler):
         def sample(self, model_wrap, sigmas, extra_args, callback, noise, *args, **kwargs):
-            self.x0 = model_wrap(u / 2, torch.full((2,), 0.5), **extra_args)
+            self.x0 = model_wrap((u / 2).to(noise.device), torch.full((2,), 0.5).to(noise.device), **extra_args).cpu()
             return noise
 
     positive, negative = conditioning

@@ -385,7 +385,7 @@ def check_coordinate(pack, case):
 
     class Once(comfy.samplers.Sampler):
         def sample(self, model_wrap, sigmas, extra_args, callback, noise, *args, **kwargs):
-            self.x0 = model_wrap(framed(z.float()), time, **extra_args)
+            self.x0 = model_wrap(framed(z.float()).to(noise.device), time.to(noise.device), **extra_args).cpu()
             return noise
 
     def framed(latent):

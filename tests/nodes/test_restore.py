@@ -105,8 +105,8 @@ def test_vae_and_host_are_as_before_after_an_exception(pack, tiny, conditioning,
     latents = torch.randn(CELLS)
     with torch.inference_mode():
         before = tiny.vae.decode(latents)
+        tiny.vae.first_stage_model.requires_grad_(True)
     weights = {name: value.clone() for name, value in tiny.vae.first_stage_model.state_dict().items()}
-    tiny.vae.first_stage_model.requires_grad_(True)
     seen = []
 
     def work(decoder):
