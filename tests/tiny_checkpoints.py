@@ -492,6 +492,7 @@ def controlnet(family: Family, seed: int = 0) -> Any:
     import comfy.cldm.mmdit
     import comfy.controlnet
     import comfy.ldm.flux.controlnet
+    import comfy.model_management
     import comfy.ops
     import comfy.supported_models
 
@@ -506,8 +507,8 @@ def controlnet(family: Family, seed: int = 0) -> Any:
     with _seeded(seed):
         randomise(network)
     if prefix is None:
-        cpu = torch.device("cpu")
-        return comfy.controlnet.ControlNet(network, compression_ratio=1, load_device=cpu)
+        device = comfy.model_management.get_torch_device()
+        return comfy.controlnet.ControlNet(network, compression_ratio=1, load_device=device)
     # Flux files call the norms' weights scales.
     tensors = {f"{prefix}{name.replace('_norm.weight', '_norm.scale')}": v for name, v in network.state_dict().items()}
     return comfy.controlnet.load_controlnet_state_dict(tensors)
