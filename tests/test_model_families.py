@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import host
-from tools.comfy_server import ROOT, ComfyServer, PromptError
+from tools.comfy_server import ROOT, ComfyServer, PromptError, has_cuda
 from tools.demo import draw_input
 
 pytestmark = pytest.mark.host
@@ -94,7 +94,11 @@ def work(comfyui: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Si
         for name, image in zip(("picture", "mask"), drawn, strict=True):
             image.save(folder / f"{name}.png")
             prompt[name]["inputs"]["image"] = server.upload_image(folder / f"{name}.png")
-        yield SimpleNamespace(server=server, prompt=json.dumps(prompt), drawn=[np.asarray(image) for image in drawn])
+        found = SimpleNamespace(server=server, prompt=json.dumps(prompt), drawn=[np.asarray(image) for image in drawn])
+        if has_cuda(server.python):
+            # There the first attention of a process is rounded in another way than all others.
+            paint(found, graph(found, "sd2"), seed=2)
+        yield found
     for file in files:
         file.unlink()
 

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.toy_prior import CHECKPOINT
-from tools.comfy_server import ROOT, ComfyServer, InvalidPrompt, PromptError
+from tools.comfy_server import ROOT, ComfyServer, InvalidPrompt, PromptError, has_cuda
 from tools.demo import draw_input
 
 pytestmark = pytest.mark.host
@@ -53,6 +53,9 @@ def work(server: ComfyServer, tmp_path_factory: pytest.TempPathFactory) -> Itera
     prompt["picture"]["inputs"]["image"], prompt["mask"]["inputs"]["image"] = names["picture"], names["mask"]
     prompt["inpaint"]["inputs"].update(preset="fast", fills=2)
     found = SimpleNamespace(server=server, prompt=prompt, names=names, files=files, turn=0)
+    if has_cuda(server.python):
+        # There the first attention of a process is rounded in another way than all others.
+        paint(found, changed(found, inpaint={"seed": 2}))
     found.before = [paint(found, changed(found, inpaint={"seed": seed})) for seed in (0, 1)]
     yield found
 

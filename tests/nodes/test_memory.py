@@ -250,12 +250,10 @@ def test_weights_that_stay_are_the_host_s_to_free(paint, tiny, monkeypatch):
     assert [end() for end in ended] == [None, None]
 
 
-def test_quantised_weights_are_not_differentiated(pack, tiny, paint, tmp_path, messages, monkeypatch):
+def test_quantised_weights_are_not_differentiated(pack, tiny, paint, tmp_path, messages):
     """Whatever was asked for. The file is one that the host's loader quantises layers of."""
-    # On a GPU the host's products of 8 bits have no result in float32.
-    monkeypatch.setattr("comfy.cli_args.args.force_fp32", False)
     assert pack.memory.quantised(tiny.model) is None
-    tensors = {name: tensor.bfloat16() for name, tensor in load_file(tiny.path).items()}
+    tensors = load_file(tiny.path)
     config = torch.tensor(list(json.dumps({"format": "float8_e4m3fn"}).encode()), dtype=torch.uint8)
     for name in [name for name in tensors if "joint_blocks" in name and name.endswith(".weight")]:
         weight, stem = tensors[name], name.removesuffix("weight")
@@ -264,7 +262,8 @@ def test_quantised_weights_are_not_differentiated(pack, tiny, paint, tmp_path, m
             tensors |= {name: (weight / scale).to(torch.float8_e4m3fn), f"{stem}weight_scale": scale}
             tensors[f"{stem}comfy_quant"] = config.clone()
     save_file(tensors, tmp_path / "quantised.safetensors")
-    model = loaded(tmp_path / "quantised.safetensors")
+    # On a GPU the host's products of 8 bits have no result in float32.
+    model = loaded(tmp_path / "quantised.safetensors", model_options={"dtype": torch.bfloat16})
     found = paint(model=model, preset="balanced", gradients="full")[0]["samples"]
     assert torch.isfinite(found).all()
     assert "jacobian_free, 2 at once: the weights are quantised (QuantizedTensor)" in messages()[-1]
