@@ -44,8 +44,6 @@ from vipaint_core.metrics import sliced_wasserstein
 
 CACHE = ROOT / ".cache" / "benchmarks" / "gmm"
 
-# From here on problems are costly, and a quarter of them is drawn.
-LARGE = 800
 # Fills at a time: as many as a processor's cache holds.
 BATCH = 250
 # Above every distance of modes in the scaled space, as an image model's own largest level is.
@@ -157,19 +155,13 @@ def summarise(method: str, cell: Cell, rows: Sequence[Result], samples: int) -> 
     )
 
 
-def count_of(cell: Cell, problems: int) -> int:
-    """Problems of a cell."""
-    return problems if cell.dimension < LARGE else max(1, problems // 4)
-
-
 def run(methods: Mapping[str, Method], cells: Sequence[Cell], problems: int, samples: int, known: Results) -> Results:
     """All methods on all cells but where a result over as many problems is known."""
     results = dict(known)
     for cell in cells:
-        count = count_of(cell, problems)
         for name, draw in methods.items():
-            if (name, cell) not in known or known[name, cell].problems < count:
-                rows = [evaluate_cached(name, draw, cell, index, samples) for index in range(count)]
+            if (name, cell) not in known or known[name, cell].problems < problems:
+                rows = [evaluate_cached(name, draw, cell, index, samples) for index in range(problems)]
                 results[name, cell] = summarise(name, cell, rows, samples)
             print(f"{cell.name:14}{name:24}{results[name, cell].interval}", file=sys.stderr, flush=True)
     return results
