@@ -485,11 +485,11 @@ def _differentiable(roots: list[torch.nn.Module]) -> Iterator[None]:
         for name, value in list(store.items()):
             if not isinstance(value, torch.Tensor):
                 continue
-            is_parameter, flagged = isinstance(value, torch.nn.Parameter), value.requires_grad
+            is_parameter = isinstance(value, torch.nn.Parameter)
             if value.is_inference():
                 plain = value.detach().clone()
-                value = store[name] = torch.nn.Parameter(plain, requires_grad=False) if is_parameter else plain
-            if is_parameter and flagged:
+                value = store[name] = torch.nn.Parameter(plain, value.requires_grad) if is_parameter else plain
+            if is_parameter and value.requires_grad:
                 wanted.append(value.requires_grad_(False))
     try:
         yield
