@@ -5,6 +5,8 @@
     test [PYTEST ARGS]  ruff, format check, mypy and pytest
     benchmark gmm|toy|ablation|restoration [OPTIONS]
                         tables against exact answers, into benchmarks/results/; --quick: minutes, into output/
+    benchmark compare [COMMIT] [OPTIONS]
+                        draws the same in two checkouts and compares bit by bit: has a change of structure changed results?
     benchmark soak [OPTIONS]
                         200 prompts in one server: does its memory grow?
     benchmark memory|speed [OPTIONS]
@@ -370,19 +372,18 @@ def test(host: Host, arguments: Sequence[str]) -> int:
 
 
 def demo(host: Host, arguments: Sequence[str]) -> int:
-    return call([host.python, "-m", "tools.demo", *arguments], host.env())
+    return call([host.python, "-m", "toy_prior.demo", *arguments], host.env())
 
 
 def benchmark(host: Host, arguments: Sequence[str]) -> int:
-    names = ("gmm", "toy", "ablation", "restoration", "soak", "memory", "speed")
-    modules = {name: f"benchmarks.{'inpainting' if name == 'toy' else name}" for name in names}
-    if not arguments or arguments[0] not in modules:
-        raise Failure(f"expected `benchmark {'|'.join(modules)}`, found `benchmark {' '.join(arguments)}`.")
+    if not arguments or arguments[0] not in BENCHMARKS:
+        raise Failure(f"expected `benchmark {'|'.join(BENCHMARKS)}`, found `benchmark {' '.join(arguments)}`.")
     if os.environ.get("COMFYUI_PATH"):
         require_modules(host.python, ["matplotlib"], DEV_REQUIREMENTS.name)
-    return call([host.python, "-m", modules[arguments[0]], *arguments[1:]], host.env())
+    return call([host.python, "-m", f"benchmarks.{arguments[0]}", *arguments[1:]], host.env())
 
 
+BENCHMARKS = ("toy", "gmm", "restoration", "ablation", "memory", "speed", "soak", "compare")
 COMMANDS = {"demo": demo, "test": test, "benchmark": benchmark}
 
 

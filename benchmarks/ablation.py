@@ -16,12 +16,12 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from benchmarks import gmm, inpainting
+from benchmarks import gmm, toy
 from benchmarks.mixture import MEASUREMENTS, Cell
 from benchmarks.mixture_tables import EXACT
 from benchmarks.report import QUICK, RESULTS, markdown, provenance, write_csv
 from benchmarks.samplers import PACK
-from benchmarks.toy_prior import model as toy
+from toy_prior import model as toy
 from vipaint_core import PRESETS, Preset
 
 DEFAULT = PRESETS["balanced"]

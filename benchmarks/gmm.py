@@ -34,11 +34,11 @@ from pathlib import Path
 import torch
 
 from benchmarks import plots
-from benchmarks.host import ROOT
+from tools.in_process import ROOT
 from benchmarks.mixture import DIMENSIONS, MEASUREMENTS, VARIANTS, Cell, Problem, problem
 from benchmarks.mixture_tables import EXACT, Results, Summary, panel, standings, table
 from benchmarks.report import QUICK, RESULTS, commit, provenance, read_csv, write_csv
-from vipaint_core import PRESETS, Evaluations, Preset, fit, sample
+from vipaint_core import PRESETS, Evaluations, FitConfig, Preset, SamplerConfig, ScheduleConfig, fit, sample
 from vipaint_core.baselines import BASELINES, run_baseline
 from vipaint_core.metrics import sliced_wasserstein
 
@@ -56,17 +56,9 @@ Method = Callable[[Problem, int, int], tuple[torch.Tensor, Evaluations]]
 PARTICLES = Preset(
     "particles",
     "Fills that are weighed against each other: exact for very many.",
-    (S_MAX,),
-    steps=0,
-    refiner="moment_matching",
-    guided_above=0.03,
-    refine_steps=106,
-    s_min=0.01,
-    rho=1000.0,
-    late=S_MAX,
-    second_order=True,
-    solver_steps=1,
-    particles=True,
+    FitConfig(keypoints=(S_MAX,)),
+    ScheduleConfig(steps=106, s_min=0.01, rho=1000.0, guided_above=0.03),
+    SamplerConfig(refiner="moment_matching", solver_steps=1, second_order_below=S_MAX, smc=True),
 )
 OURS = {preset.name: preset for preset in (*PRESETS.values(), PARTICLES)}
 
@@ -201,7 +193,7 @@ def main() -> None:
     results = {place: known[place] for place in places if place in known}
     write_csv(out / "gmm.csv", [asdict(summary) for summary in results.values()])
     variants = list(dict.fromkeys(cell.variant for _, cell in results))
-    baselines = {name for name, baseline in BASELINES.items() if not baseline.particles}
+    baselines = {name for name, baseline in BASELINES.items() if not baseline.coupled}
     text = standings(results, ("balanced", "thorough"), baselines, PARTICLES.name, "tds")
     text += "\n".join(f"## {variant}\n\n{table(results, variant)}" for variant in variants)
     about = f"`python3 run.py benchmark gmm`, {options.samples} samples, mean over problems and 95 % interval."

@@ -15,7 +15,7 @@ import psutil
 import torch
 
 from benchmarks.samplers import PACK
-from benchmarks.toy_prior import model as toy
+from toy_prior import model as toy
 
 
 class Meter:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from vipaint_core import Observation
+from vipaint_core import LatentObservation
 
 VARIANTS = ("linear", "mask", "apart")
 DIMENSIONS, MEASUREMENTS = (8, 80, 800), (1, 2, 4)
@@ -36,9 +36,9 @@ class Mixture:
         mean = logits.softmax(1) @ means
         return mean.lerp(x, variance / total).reshape(u.shape)
 
-    def given(self, observation: Observation) -> Mixture:
+    def given(self, observation: LatentObservation) -> Mixture:
         """The exact posterior, a mixture again (cells are observed one by one)."""
-        y, seen = observation.y.flatten().to(self.means), observation.seen.flatten().to(self.means)
+        y, seen = observation.y.flatten().to(self.means), observation.weight.flatten().to(self.means)
         noise = torch.where(seen > 0, observation.sigma_y**2 / seen.clamp_min(1e-30), torch.inf)
         evidence = ((y - self.means).square() / (self.variance + noise)).sum(1)
         gain = self.variance / (self.variance + noise)
@@ -70,7 +70,7 @@ class Problem:
     """A prior over (1, 1, D) latents, one observation of it, and the factor back to the original scale."""
 
     prior: Mixture
-    observation: Observation
+    observation: LatentObservation
     scale: float
 
 
@@ -105,4 +105,4 @@ def problem(cell: Cell, index: int) -> Problem:
     noise = sigma / scale / precision.clamp_min(1e-12).sqrt() * normal(d)
     seen = precision.reshape(1, 1, 1, d)
     latent = torch.where(seen > 0, clean + noise, torch.zeros(()))
-    return Problem(prior, Observation(latent, seen, sigma / scale), scale)
+    return Problem(prior, LatentObservation.masked(latent, seen, sigma / scale), scale)

@@ -15,12 +15,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from benchmarks import host
+from tools import in_process
 from benchmarks.meter import Meter, Peak
 from benchmarks.samplers import PACK
-from benchmarks.toy_prior import CHECKPOINT
+from toy_prior import CHECKPOINT
 
-CACHE = host.ROOT / ".cache" / "benchmarks"
+CACHE = in_process.ROOT / ".cache" / "benchmarks"
 
 
 @dataclass(frozen=True)

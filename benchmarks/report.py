@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.host import ROOT
+from tools.in_process import ROOT
 
 RESULTS, QUICK = ROOT / "benchmarks" / "results", ROOT / "output" / "benchmark"
 

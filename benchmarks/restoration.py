@@ -39,8 +39,8 @@ from benchmarks import parts
 from benchmarks.inpainting import SEED, held_out, into_readme, seam, to_image
 from benchmarks.report import QUICK, RESULTS, commit, markdown, provenance, read_csv, write_csv
 from benchmarks.samplers import PACK, Task, preset
-from benchmarks.toy_prior import model as toy
-from benchmarks.toy_prior import pictures
+from toy_prior import model as toy
+from toy_prior import pictures
 
 NOISE = 0.02
 GIVEN = "given"

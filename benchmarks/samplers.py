@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 
-from benchmarks import host
-from benchmarks.toy_prior import model as toy
+from tools import in_process
+from toy_prior import model as toy
 
-PACK = host.load_pack()
+PACK = in_process.load_pack()
 
-import nodes as stock  # noqa: E402  (the host's: `benchmarks.toy_prior.model` has activated it)
+import nodes as stock  # noqa: E402  (the host's: `toy_prior.model` has activated it)
 
 KSAMPLER = "masked KSampler"
 JACOBIAN_FREE = "balanced, jacobian_free"

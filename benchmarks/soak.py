@@ -29,9 +29,9 @@ import psutil
 from scipy import stats
 
 from benchmarks.report import QUICK, RESULTS, markdown, provenance
-from benchmarks.toy_prior import CHECKPOINT
+from toy_prior import CHECKPOINT
 from tools.comfy_server import ROOT, ComfyServer, InvalidPrompt, PromptError
-from tools.demo import draw_input
+from toy_prior.demo import draw_input
 
 Prompt = dict[str, Any]
 Kind = tuple[str, Callable[[int], None]]

@@ -8,19 +8,22 @@ from decimal import Decimal
 from typing import Any
 
 import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.sd import VAE
 from comfy_api.latest import io
 
-from ..vipaint_core import SampleState
-from ..vipaint_core.baselines import BASELINES, Settings, run_baseline
-from ..vipaint_core.denoiser import Denoiser
-from . import bridge, memory, painting, validation
-from .observe import observe
-
-NODE = "VIPaintBaseline"
+from ..vipaint_core.baselines import BASELINES, Settings, baseline_method
+from . import sockets
+from .errors import InputError, names_node
+from .host.denoiser import Conditioning
+from .host.memory import AUTO
+from .observation import PictureInputs, observe
+from .sampling import Draws, is_complete, run_method, sampling_inputs, to_latent
+from .validation import check_widgets
 
 
 def method_input() -> io.Input:
-    """A choice of method that shows that method's knobs only."""
+    """A choice of method that shows that method's settings only."""
     words = " ".join(f"{baseline.name}: {baseline.description}" for baseline in BASELINES.values())
     options = [
         io.DynamicCombo.Option(baseline.name, [knob_input(knob) for knob in fields(baseline.settings)])
@@ -34,7 +37,7 @@ def knob_input(knob: Field) -> io.Input:
     if isinstance(knob.default, int):
         return io.Int.Input(knob.name, default=knob.default, min=low, max=high, tooltip=tooltip)
     # The default must be within the widget's precision.
-    step = 10.0 ** Decimal(str(knob.default)).as_tuple().exponent
+    step = 10.0 ** int(Decimal(str(knob.default)).as_tuple().exponent)
     return io.Float.Input(knob.name, default=knob.default, min=low, max=high, step=step, round=1e-6, tooltip=tooltip)
 
 
@@ -43,13 +46,13 @@ def settings_of(method: dict[str, Any]) -> tuple[str, Settings]:
     name = method.get("method") if isinstance(method, dict) else method
     if not isinstance(name, str) or name not in BASELINES or not isinstance(method, dict):
         found = reprlib.repr(name)
-        raise validation.problem(NODE, "method", f"one of {', '.join(BASELINES)}", found, "Choose another method.")
+        raise InputError("method", f"one of {', '.join(BASELINES)}", found, "Choose another method.")
     knobs = {key: value for key, value in method.items() if key != "method"}
     try:
         return name, BASELINES[name].settings(**knobs)
     except (TypeError, ValueError) as error:
-        raise validation.problem(
-            NODE, "method", f"the knobs of {name} within their limits", str(error), "Choose the method anew."
+        raise InputError(
+            "method", f"the settings of {name} within their limits", str(error), "Choose the method anew."
         ) from error
 
 
@@ -57,30 +60,31 @@ class VIPaintBaseline(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
-            node_id=NODE,
+            node_id="VIPaintBaseline",
             display_name="VIPaint Baseline",
-            category=painting.CATEGORY,
+            category=sockets.CATEGORY,
             description="Paints the masked area with another published method, at its authors' settings, to compare "
             "VIPaint with.",
             search_aliases=[*BASELINES, "baseline", "comparison", "posterior sampling", "vipaint"],
             inputs=[
-                *painting.model_inputs(),
-                painting.seed_input(),
-                painting.cfg_input(),
-                painting.fills_input(),
+                *sockets.model_inputs(),
+                sockets.seed_input(),
+                sockets.cfg_input(),
+                sockets.fills_input(),
                 method_input(),
-                *painting.observation_inputs(),
-                memory.gradients_input(),
+                *sockets.picture_inputs(),
+                sockets.gradients_input(),
             ],
-            outputs=[painting.latent_output()],
+            outputs=[sockets.latent_output()],
         )
 
     @classmethod
+    @names_node
     def execute(
         cls,
-        model: Any,
-        positive: Any,
-        negative: Any,
+        model: ModelPatcher,
+        positive: Conditioning,
+        negative: Conditioning,
         seed: int,
         cfg: float,
         fills: int,
@@ -88,35 +92,13 @@ class VIPaintBaseline(io.ComfyNode):
         latent_image: dict[str, Any] | None = None,
         image: torch.Tensor | None = None,
         mask: torch.Tensor | None = None,
-        vae: Any | None = None,
-        gradients: str = memory.AUTO,
+        vae: VAE | None = None,
+        gradients: str = AUTO,
     ) -> io.NodeOutput:
-        validation.check_widgets(cls, seed=seed, cfg=cfg, fills=fills, gradients=gradients)
+        check_widgets(cls, seed=seed, cfg=cfg, fills=fills, gradients=gradients)
         name, settings = settings_of(method)
-        painting.check_inputs(NODE, model, positive, negative)
-        observation = observe(NODE, model, latent_image, image, mask, vae)
-        painting.warn_if_nothing_to_paint(NODE, observation)
-        baseline, (images, *shape) = BASELINES[name], observation.latent.shape
-        report = bridge.reporter(model, baseline.planned(settings, images, fills, memory.BATCH), 0)
-        drawing = SampleState()
-
-        def work(denoiser: Denoiser, device: torch.device, batch: int) -> torch.Tensor:
-            return run_baseline(
-                name,
-                denoiser,
-                observation.to(device),
-                seed,
-                fills,
-                settings=settings,
-                s_max=bridge.largest_level(model),
-                batch=batch,
-                state=drawing,
-                callback=report,
-            ).latents
-
-        drawn, together = (1, fills) if baseline.particles else (images * fills, 0)
-        demand = memory.Demand(tuple(shape), drawn, together, baseline.needs_gradient)
-        latents = memory.run(
-            NODE, model, positive, negative, demand, work, drawing, cfg=cfg, seed=seed, wanted=gradients
-        )
-        return io.NodeOutput(painting.latent_of(NODE, model, latents))
+        inputs = sampling_inputs(model, positive, negative, cfg, seed, gradients)
+        observation = observe(inputs.info, PictureInputs(latent_image, image, mask, vae))
+        is_complete(observation)
+        draws = Draws(observation, baseline_method(name, settings, inputs.info.largest_level), fills)
+        return io.NodeOutput(to_latent(inputs.info, run_method(inputs, draws)))

@@ -5,63 +5,56 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.sd import VAE
 from comfy_api.latest import io
 
-from . import memory, painting, validation
-
-NODE = "VIPaintFit"
+from . import sockets
+from .errors import names_node
+from .host.denoiser import Conditioning
+from .host.memory import AUTO
+from .observation import PictureInputs
+from .sampling import paint, sampling_inputs
+from .validation import check_widgets
 
 
 class VIPaintFit(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
-            node_id=NODE,
+            node_id="VIPaintFit",
             display_name="VIPaint Fit Posterior",
-            category=painting.CATEGORY,
-            description="Fits the posterior of a masked picture once. VIPaintSample draws fills from it, as many "
-            "and as often as you like.",
+            category=sockets.CATEGORY,
+            description="Fits the posterior of a masked picture once. VIPaint Sample Posterior draws fills from it, as "
+            "many and as often as you like.",
             search_aliases=["vipaint", "posterior", "variational inference", "inpaint fit"],
             inputs=[
-                *painting.model_inputs(),
-                painting.seed_input(),
-                painting.cfg_input(),
-                painting.preset_input(),
-                *painting.observation_inputs(),
-                memory.gradients_input(),
+                *sockets.model_inputs(),
+                sockets.seed_input(),
+                sockets.cfg_input(),
+                sockets.preset_input(),
+                *sockets.picture_inputs(),
+                sockets.gradients_input(),
             ],
-            outputs=[painting.posterior_output()],
+            outputs=[sockets.posterior_output()],
         )
 
     @classmethod
+    @names_node
     def execute(
         cls,
-        model: Any,
-        positive: Any,
-        negative: Any,
+        model: ModelPatcher,
+        positive: Conditioning,
+        negative: Conditioning,
         seed: int,
         cfg: float,
         preset: str,
         latent_image: dict[str, Any] | None = None,
         image: torch.Tensor | None = None,
         mask: torch.Tensor | None = None,
-        vae: Any | None = None,
-        gradients: str = memory.AUTO,
+        vae: VAE | None = None,
+        gradients: str = AUTO,
     ) -> io.NodeOutput:
-        validation.check_widgets(cls, seed=seed, cfg=cfg, preset=preset, gradients=gradients)
-        fitted, _ = painting.paint(
-            NODE,
-            model,
-            positive,
-            negative,
-            seed=seed,
-            cfg=cfg,
-            preset=preset,
-            fills=0,
-            latent_image=latent_image,
-            image=image,
-            mask=mask,
-            vae=vae,
-            gradients=gradients,
-        )
-        return io.NodeOutput(fitted)
+        check_widgets(cls, seed=seed, cfg=cfg, preset=preset, gradients=gradients)
+        inputs = sampling_inputs(model, positive, negative, cfg, seed, gradients)
+        return io.NodeOutput(paint(inputs, PictureInputs(latent_image, image, mask, vae), preset, fills=0).fitted)

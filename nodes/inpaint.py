@@ -5,20 +5,26 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.sd import VAE
 from comfy_api.latest import io
 
-from . import memory, painting, validation
-
-NODE = "VIPaintInpaint"
+from . import sockets
+from .errors import names_node
+from .host.denoiser import Conditioning
+from .host.memory import AUTO
+from .observation import PictureInputs
+from .sampling import paint, sampling_inputs, to_latent
+from .validation import check_widgets
 
 
 class VIPaintInpaint(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
-            node_id=NODE,
+            node_id="VIPaintInpaint",
             display_name="VIPaint Inpaint",
-            category=painting.CATEGORY,
+            category=sockets.CATEGORY,
             description="Paints the masked area of a picture in several different ways that all fit what is visible, "
             "with any image model. Fits a posterior over noise levels and draws fills from it.",
             search_aliases=[
@@ -31,23 +37,24 @@ class VIPaintInpaint(io.ComfyNode):
                 "remove object",
             ],
             inputs=[
-                *painting.model_inputs(),
-                painting.seed_input(),
-                painting.cfg_input(),
-                painting.fills_input(),
-                painting.preset_input(),
-                *painting.observation_inputs(),
-                memory.gradients_input(),
+                *sockets.model_inputs(),
+                sockets.seed_input(),
+                sockets.cfg_input(),
+                sockets.fills_input(),
+                sockets.preset_input(),
+                *sockets.picture_inputs(),
+                sockets.gradients_input(),
             ],
-            outputs=[painting.latent_output(), painting.posterior_output()],
+            outputs=[sockets.latent_output(), sockets.posterior_output()],
         )
 
     @classmethod
+    @names_node
     def execute(
         cls,
-        model: Any,
-        positive: Any,
-        negative: Any,
+        model: ModelPatcher,
+        positive: Conditioning,
+        negative: Conditioning,
         seed: int,
         cfg: float,
         fills: int,
@@ -55,23 +62,11 @@ class VIPaintInpaint(io.ComfyNode):
         latent_image: dict[str, Any] | None = None,
         image: torch.Tensor | None = None,
         mask: torch.Tensor | None = None,
-        vae: Any | None = None,
-        gradients: str = memory.AUTO,
+        vae: VAE | None = None,
+        gradients: str = AUTO,
     ) -> io.NodeOutput:
-        validation.check_widgets(cls, seed=seed, cfg=cfg, fills=fills, preset=preset, gradients=gradients)
-        fitted, latents = painting.paint(
-            NODE,
-            model,
-            positive,
-            negative,
-            seed=seed,
-            cfg=cfg,
-            preset=preset,
-            fills=fills,
-            latent_image=latent_image,
-            image=image,
-            mask=mask,
-            vae=vae,
-            gradients=gradients,
-        )
-        return io.NodeOutput(painting.latent_of(NODE, model, latents), fitted)
+        check_widgets(cls, seed=seed, cfg=cfg, fills=fills, preset=preset, gradients=gradients)
+        inputs = sampling_inputs(model, positive, negative, cfg, seed, gradients)
+        fitted, latents = paint(inputs, PictureInputs(latent_image, image, mask, vae), preset, fills)
+        assert latents is not None
+        return io.NodeOutput(to_latent(inputs.info, latents), fitted)

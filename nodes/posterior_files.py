@@ -10,9 +10,9 @@ from typing import Any
 import folder_paths
 from comfy_api.latest import io
 
-from ..vipaint_core import Fit
-from . import validation
-from .painting import CATEGORY, Posterior, posterior_output
+from ..vipaint_core import FittedPosterior, load_posterior, save_posterior
+from .errors import InputError, names_node
+from .sockets import CATEGORY, PosteriorType, posterior_output
 
 log = logging.getLogger(__name__)
 
@@ -37,19 +37,17 @@ def is_inside(base: Path, prefix: Any) -> bool:
 
 
 class VIPaintSavePosterior(io.ComfyNode):
-    NODE = "VIPaintSavePosterior"
-
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
-            node_id=cls.NODE,
+            node_id="VIPaintSavePosterior",
             display_name="VIPaint Save Posterior",
             category=CATEGORY,
             description="Saves a posterior as a numbered safetensors file in models/vipaint. It holds the encoded "
             "picture.",
             search_aliases=["vipaint", "export posterior"],
             inputs=[
-                Posterior.Input("posterior", tooltip="From VIPaintFit or VIPaintInpaint."),
+                PosteriorType.Input("posterior", tooltip="From VIPaint Fit Posterior or VIPaint Inpaint."),
                 io.String.Input(
                     "filename_prefix",
                     default="posterior",
@@ -61,15 +59,15 @@ class VIPaintSavePosterior(io.ComfyNode):
         )
 
     @classmethod
+    @names_node
     def execute(cls, posterior: Any, filename_prefix: str) -> io.NodeOutput:
-        if not isinstance(posterior, Fit):
-            raise validation.problem(
-                cls.NODE, "posterior", "a VIPaint posterior", type(posterior).__name__, "Connect VIPaintFit."
+        if not isinstance(posterior, FittedPosterior):
+            raise InputError(
+                "posterior", "a VIPaint posterior", type(posterior).__name__, "Connect VIPaint Fit Posterior."
             )
         base = Path(folder_paths.get_folder_paths(FOLDER)[0])
         if not is_inside(base, filename_prefix):
-            raise validation.problem(
-                cls.NODE,
+            raise InputError(
                 "filename_prefix",
                 "a name inside models/vipaint",
                 reprlib.repr(filename_prefix),
@@ -79,10 +77,9 @@ class VIPaintSavePosterior(io.ComfyNode):
             base.mkdir(parents=True, exist_ok=True)
             folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(filename_prefix, str(base))
             file = Path(folder) / f"{name}_{counter:05}_{EXTENSION}"
-            posterior.save(file, {"family": posterior.family})
+            save_posterior(posterior, file, {"family": posterior.family})
         except OSError as error:
-            raise validation.problem(
-                cls.NODE,
+            raise InputError(
                 "filename_prefix",
                 "a name under which a file can be written",
                 str(error),
@@ -93,12 +90,10 @@ class VIPaintSavePosterior(io.ComfyNode):
 
 
 class VIPaintLoadPosterior(io.ComfyNode):
-    NODE = "VIPaintLoadPosterior"
-
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
-            node_id=cls.NODE,
+            node_id="VIPaintLoadPosterior",
             display_name="VIPaint Load Posterior",
             category=CATEGORY,
             description="Loads a posterior from models/vipaint, to draw more fills without fitting again.",
@@ -107,7 +102,7 @@ class VIPaintLoadPosterior(io.ComfyNode):
                 io.Combo.Input(
                     "file",
                     options=folder_paths.get_filename_list(FOLDER),
-                    tooltip="A file that VIPaintSavePosterior wrote into models/vipaint.",
+                    tooltip="A file that VIPaint Save Posterior wrote into models/vipaint.",
                 )
             ],
             outputs=[posterior_output()],
@@ -122,15 +117,16 @@ class VIPaintLoadPosterior(io.ComfyNode):
         return f"{status.st_mtime_ns} {status.st_size}"
 
     @classmethod
+    @names_node
     def execute(cls, file: str) -> io.NodeOutput:
         path = folder_paths.get_full_path(FOLDER, file) if isinstance(file, str) else None
         if path is None:
-            raise validation.problem(
-                cls.NODE, "file", "a file in models/vipaint", repr(file), "Refresh the node list (R) and choose again."
+            raise InputError(
+                "file", "a file in models/vipaint", repr(file), "Refresh the node list (R) and choose again."
             )
         try:
-            return io.NodeOutput(Fit.load(path))
+            return io.NodeOutput(load_posterior(path))
         except ValueError as error:
-            raise validation.problem(
-                cls.NODE, "file", "a whole posterior file", str(error), "Choose another file, or fit again and save."
+            raise InputError(
+                "file", "a whole posterior file", str(error), "Choose another file, or fit again and save."
             ) from error

@@ -6,24 +6,35 @@ import math
 from typing import Any
 
 import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.sd import VAE
 from comfy_api.latest import io
+from einops import rearrange
 
-from ..vipaint_core import PixelObservation, Restoration, SampleState, restore
-from ..vipaint_core.denoiser import Denoiser
-from ..vipaint_core.operators import Blur, Compose, Downsample, Operator, gaussian_kernel, motion_kernel
-from . import bridge, memory, painting, validation
-from .decoder import HostDecoder
+from ..vipaint_core import PixelObservation, RestorationConfig, restoration_method
+from ..vipaint_core.problem.operators import (
+    Blur,
+    Compose,
+    Downsample,
+    LinearOperator,
+    gaussian_kernel,
+    motion_kernel,
+)
+from ..vipaint_core.sampling.restoration import BATCH
+from . import sockets, validation
+from .errors import InputError, names_node
+from .host.decoder import HostDecoder
+from .host.denoiser import Conditioning
+from .host.memory import AUTO
+from .sampling import Draws, run_method, sampling_inputs, to_latent
 
-NODE = "VIPaintRestore"
-# Rows that are restored together: each holds the decoder's graph.
-BATCH = 4
 # What autoencoders cannot show of a picture, standard deviation of colours from 0 to 1.
 DECODER_ERROR = 0.015
 FACTORS = ("2", "4", "8")
 
 
 def degradation_input() -> io.Input:
-    """A choice of what was done to the picture that shows that degradation's knobs only."""
+    """A choice of what was done to the picture that shows that degradation's settings only."""
     pixels = {"step": 0.1, "round": 0.01}
     gaussian = [
         io.Float.Input(
@@ -79,7 +90,7 @@ def degradation_input() -> io.Input:
     )
 
 
-def operator_of(degradation: dict[str, Any], size: tuple[int, int]) -> tuple[Operator, int]:
+def operator_of(degradation: dict[str, Any], size: tuple[int, int]) -> tuple[LinearOperator, int]:
     """What made a picture of `size` (height, width) and how many times as large its original was."""
     kind = degradation["degradation"]
     if kind == "none":
@@ -93,36 +104,35 @@ def operator_of(degradation: dict[str, Any], size: tuple[int, int]) -> tuple[Ope
         if gaussian
         else motion_kernel(degradation["length"], degradation["angle"])
     )
-    reach = len(kernel) // 2
-    if reach >= min(size):
-        raise validation.problem(
-            NODE,
+    radius = len(kernel) // 2
+    if radius >= min(size):
+        raise InputError(
             "degradation",
             f"a blur that reaches less than {min(size)} pixels, the picture's smaller side",
-            f"one that reaches {reach}",
+            f"one that reaches {radius}",
             "Choose a smaller blur or a larger picture.",
         )
     return Blur(kernel), 1
 
 
 def observed(
-    pixels: torch.Tensor, hole: torch.Tensor | None, operator: Operator, decoder: HostDecoder, noise: float
+    pixels: torch.Tensor, hole: torch.Tensor | None, operator: LinearOperator, decoder: HostDecoder, noise: float
 ) -> PixelObservation:
     """Pictures (B, H, W, 3) as an observation; hole (B, 1, H, W), 1 is not to be believed. noise: see the node."""
     # Nodes run in inference mode, whose tensors autograd refuses: leave it and copy.
     with torch.inference_mode(False), torch.no_grad():
-        y = pixels.movedim(-1, 1).detach().cpu().clone()
-        seen = torch.ones_like(y[:, :1]) if hole is None else 1 - hole.detach().cpu().clone()
-        return PixelObservation(y, seen, operator, decoder, decoder.shape, math.hypot(noise, DECODER_ERROR))
+        y = rearrange(pixels, "b h w c -> b c h w").detach().cpu().clone()
+        weight = torch.ones_like(y[:, :1]) if hole is None else 1 - hole.detach().cpu().clone()
+        return PixelObservation(y, weight, operator, decoder, decoder.shape, math.hypot(noise, DECODER_ERROR))
 
 
 class VIPaintRestore(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
-            node_id=NODE,
+            node_id="VIPaintRestore",
             display_name="VIPaint Restore",
-            category=painting.CATEGORY,
+            category=sockets.CATEGORY,
             description="Deblurs, enlarges or fills pictures with any image model: draws pictures that, degraded in the "
             "same way, are the given one. Pixels are compared through the VAE's decoder: slower than VIPaint Inpaint, "
             "and exact where a mask cuts through latent cells.",
@@ -138,13 +148,13 @@ class VIPaintRestore(io.ComfyNode):
                 "pixel inpainting",
             ],
             inputs=[
-                *painting.model_inputs(),
-                painting.seed_input(),
-                painting.cfg_input(),
-                painting.fills_input(default=1),
+                *sockets.model_inputs(),
+                sockets.seed_input(),
+                sockets.cfg_input(),
+                sockets.fills_input(default=1),
                 io.Int.Input(
                     "steps",
-                    default=Restoration().steps,
+                    default=RestorationConfig().steps,
                     min=4,
                     max=200,
                     tooltip="Noise levels from noise to picture: more takes longer and follows the given picture more "
@@ -152,7 +162,7 @@ class VIPaintRestore(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "attempts",
-                    default=Restoration().attempts,
+                    default=RestorationConfig().attempts,
                     min=1,
                     max=20,
                     tooltip="How often a fill is drawn at most: again while it does not explain the given picture up "
@@ -177,20 +187,21 @@ class VIPaintRestore(io.ComfyNode):
                     tooltip="Pixels of the degraded picture not to be believed: white is ignored and painted anew, grey "
                     "is kept loosely.",
                 ),
-                memory.gradients_input(),
+                sockets.gradients_input(),
             ],
             outputs=[
-                painting.latent_output(),
+                sockets.latent_output(),
                 io.Image.Output("image", tooltip="The latent decoded and cut to size: as the picture, or enlarged."),
             ],
         )
 
     @classmethod
+    @names_node
     def execute(
         cls,
-        model: Any,
-        positive: Any,
-        negative: Any,
+        model: ModelPatcher,
+        positive: Conditioning,
+        negative: Conditioning,
         seed: int,
         cfg: float,
         fills: int,
@@ -199,9 +210,9 @@ class VIPaintRestore(io.ComfyNode):
         degradation: dict[str, Any],
         noise: float,
         image: torch.Tensor,
-        vae: Any,
+        vae: VAE,
         mask: torch.Tensor | None = None,
-        gradients: str = memory.AUTO,
+        gradients: str = AUTO,
     ) -> io.NodeOutput:
         validation.check_widgets(
             cls,
@@ -214,39 +225,21 @@ class VIPaintRestore(io.ComfyNode):
             noise=noise,
             gradients=gradients,
         )
-        painting.check_inputs(NODE, model, positive, negative)
-        validation.check_decoder(NODE, model, vae)
-        pixels = validation.check_image(NODE, "image", image)
+        inputs = sampling_inputs(model, positive, negative, cfg, seed, gradients)
+        validation.check_decoder(inputs.info, vae)
+        pixels = validation.check_image("image", image)
         hole = None
         if mask is not None:
-            hole = validation.check_mask(NODE, "mask", mask, len(pixels))
-            validation.check_same_size(NODE, "mask", hole, pixels)
-        operator, factor = operator_of(degradation, tuple(pixels.shape[1:3]))
-        height, width = (factor * size for size in pixels.shape[1:3])
-        decoder = HostDecoder(model, vae, (height, width))
+            hole = validation.check_mask("mask", mask, len(pixels))
+            validation.check_same_size("mask", hole, pixels)
+        height, width = pixels.shape[1:3]
+        operator, factor = operator_of(degradation, (height, width))
+        height, width = factor * height, factor * width
+        decoder = HostDecoder(inputs.info, vae, (height, width))
+        method = restoration_method(RestorationConfig(steps=steps, attempts=attempts), inputs.info.largest_level)
         observation = observed(pixels, hole, operator, decoder, noise)
-        settings, rows = Restoration(steps=steps, attempts=attempts), len(pixels) * fills
-        demand = memory.Demand(decoder.shape, min(rows, BATCH), 0, True, beside=decoder)
-        report = bridge.reporter(model, -(-rows // BATCH) * attempts * steps, 0)
-        drawing = SampleState()
-
-        def work(denoiser: Denoiser, device: torch.device, batch: int) -> torch.Tensor:
-            return restore(
-                denoiser,
-                observation.to(device),
-                seed,
-                fills,
-                settings=settings,
-                s_max=bridge.largest_level(model),
-                batch=batch,
-                state=drawing,
-                callback=report,
-            ).latents
-
-        latents = memory.run(
-            NODE, model, positive, negative, demand, work, drawing, cfg=cfg, seed=seed, wanted=gradients
-        )
-        latent = painting.latent_of(NODE, model, latents)
+        latents = run_method(inputs, Draws(observation, method, fills, batch=BATCH, decoder=decoder))
+        latent = to_latent(inputs.info, latents)
         decoded = vae.decode(latent["samples"])
         # Autoencoders of films return an axis of frames.
         return io.NodeOutput(latent, decoded.reshape(-1, *decoded.shape[-3:])[:, :height, :width])

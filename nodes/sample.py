@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
-from . import memory, painting, validation
-
-NODE = "VIPaintSample"
+from ..vipaint_core import FittedPosterior, posterior_method
+from . import sockets
+from .errors import names_node
+from .host.denoiser import Conditioning
+from .host.memory import AUTO
+from .sampling import Draws, run_method, sampling_inputs, to_latent
+from .validation import check_posterior, check_widgets
 
 
 class VIPaintSample(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
-            node_id=NODE,
+            node_id="VIPaintSample",
             display_name="VIPaint Sample Posterior",
-            category=painting.CATEGORY,
+            category=sockets.CATEGORY,
             description="Draws fills from a fitted or loaded posterior, without fitting again.",
             search_aliases=["vipaint", "draw fills", "more fills", "posterior"],
             inputs=[
-                *painting.model_inputs(),
-                painting.Posterior.Input(
+                *sockets.model_inputs(),
+                sockets.PosteriorType.Input(
                     "posterior",
-                    tooltip="From VIPaintFit, VIPaintInpaint or VIPaintLoadPosterior, of the same model family.",
+                    tooltip="From VIPaint Fit Posterior, VIPaint Inpaint or VIPaint Load Posterior, of the same model "
+                    "family.",
                 ),
-                painting.seed_input(),
-                painting.cfg_input(),
-                painting.fills_input(),
+                sockets.seed_input(),
+                sockets.cfg_input(),
+                sockets.fills_input(),
                 io.Int.Input(
                     "first_fill",
                     default=0,
@@ -37,35 +41,28 @@ class VIPaintSample(io.ComfyNode):
                     advanced=True,
                     tooltip="Number of the first fill. After 4 fills, 4 here gives new ones with the same seed.",
                 ),
-                memory.gradients_input(),
+                sockets.gradients_input(),
             ],
-            outputs=[painting.latent_output()],
+            outputs=[sockets.latent_output()],
         )
 
     @classmethod
+    @names_node
     def execute(
         cls,
-        model: Any,
-        positive: Any,
-        negative: Any,
-        posterior: Any,
+        model: ModelPatcher,
+        positive: Conditioning,
+        negative: Conditioning,
+        posterior: FittedPosterior,
         seed: int,
         cfg: float,
         fills: int,
         first_fill: int = 0,
-        gradients: str = memory.AUTO,
+        gradients: str = AUTO,
     ) -> io.NodeOutput:
-        validation.check_widgets(cls, seed=seed, cfg=cfg, fills=fills, first_fill=first_fill, gradients=gradients)
-        latents = painting.draw(
-            NODE,
-            model,
-            positive,
-            negative,
-            posterior,
-            seed=seed,
-            cfg=cfg,
-            fills=fills,
-            first=first_fill,
-            gradients=gradients,
-        )
-        return io.NodeOutput(painting.latent_of(NODE, model, latents))
+        check_widgets(cls, seed=seed, cfg=cfg, fills=fills, first_fill=first_fill, gradients=gradients)
+        inputs = sampling_inputs(model, positive, negative, cfg, seed, gradients)
+        check_posterior(inputs.info, posterior)
+        method = posterior_method(posterior.preset, posterior.posterior)
+        latents = run_method(inputs, Draws(posterior.observation, method, fills, first_fill))
+        return io.NodeOutput(to_latent(inputs.info, latents))

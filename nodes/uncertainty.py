@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 from comfy_api.latest import io
+from einops import rearrange
 
 from . import validation
-from .painting import CATEGORY
-
-NODE = "VIPaintUncertainty"
+from .errors import InputError, names_node
+from .sockets import CATEGORY
 
 # Anchors of matplotlib's "inferno" (CC0) at equal distances: lightness rises evenly from black.
 ANCHORS = np.array(
@@ -32,7 +32,7 @@ SMALLEST = 1 / 255
 
 def spread(images: torch.Tensor, fills: int) -> torch.Tensor:
     """Standard deviation over the fills of each picture, root mean square over colours, (B, H, W)."""
-    rows = images.float().reshape(-1, fills, *images.shape[1:])
+    rows = rearrange(images.float(), "(b fills) h w c -> b fills h w c", fills=fills)
     return rows.var(1, correction=0).mean(-1).sqrt()
 
 
@@ -48,7 +48,7 @@ class VIPaintUncertainty(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
-            node_id=NODE,
+            node_id="VIPaintUncertainty",
             display_name="VIPaint Uncertainty",
             category=CATEGORY,
             description="Shows how much the fills of a picture differ, pixel by pixel: dark where all agree, bright "
@@ -79,17 +79,15 @@ class VIPaintUncertainty(io.ComfyNode):
         )
 
     @classmethod
+    @names_node
     def execute(cls, images: torch.Tensor, fills: int = 0, full_scale: float = 0.0) -> io.NodeOutput:
         validation.check_widgets(cls, fills=fills, full_scale=full_scale)
-        images = validation.check_image(NODE, "images", images)
+        images = validation.check_image("images", images)
         each = fills or len(images)
         if each < 2:
-            raise validation.problem(
-                NODE, "images", "at least 2 fills per picture", str(each), "Raise `fills` of VIPaintInpaint."
-            )
+            raise InputError("images", "at least 2 fills per picture", str(each), "Raise `fills` of VIPaint Inpaint.")
         if len(images) % each:
-            raise validation.problem(
-                NODE,
+            raise InputError(
                 "images",
                 f"a multiple of {each} fills",
                 f"a batch of {len(images)}",

@@ -1,24 +1,21 @@
-"""Checks of what reaches the nodes. Every error names node, input, expectation, finding and remedy."""
+"""Checks of what reaches the nodes: every one raises an InputError."""
 
 from __future__ import annotations
 
-import contextlib
 import reprlib
 from collections.abc import Iterator
 from typing import Any
 
 import torch
+from comfy.sd import VAE
 from comfy_api.latest import io
 
-from ..vipaint_core import Fit
-from . import bridge
+from ..vipaint_core import FittedPosterior
+from .errors import InputError
+from .host.model_info import ModelInfo
 
 # Colours of pictures with a high dynamic range stay below; 8-bit numbers do not.
 BRIGHTEST = 16.0
-
-
-def problem(node: str, name: str, expected: str, found: str, fix: str) -> ValueError:
-    return ValueError(f"{node}, input `{name}`: expected {expected}, found {found}. {fix}")
 
 
 def size(tensor: torch.Tensor) -> str:
@@ -27,24 +24,23 @@ def size(tensor: torch.Tensor) -> str:
 
 def check_widgets(node: type[io.ComfyNode], **values: Any) -> None:
     """Values within the limits of their widgets: the host checks what is typed in, not what comes by a link."""
-    schema = node.define_schema()
-    for socket in schema.inputs:
+    for socket in node.define_schema().inputs:
         flaw = _flaw(socket, values[socket.id]) if socket.id in values else None
         if flaw is not None:
-            raise problem(schema.node_id, socket.id, *flaw, "Choose another value.")
+            raise InputError(socket.id, *flaw, "Choose another value.")
 
 
 def _flaw(socket: io.Input, value: Any) -> tuple[str, str] | None:
     """What is expected of a widget, and what was found, where that is something else."""
     if isinstance(socket, io.DynamicCombo.Input):
-        knobs = {option.key: option.inputs for option in socket.options}
+        settings = {option.key: option.inputs for option in socket.options}
         key = value.get(socket.id) if isinstance(value, dict) else value
-        if not isinstance(value, dict) or not isinstance(key, str) or key not in knobs:
-            return f"one of {', '.join(knobs)}", reprlib.repr(key)
-        for knob in knobs[key]:
-            flaw = _flaw(knob, value.get(knob.id))
+        if not isinstance(value, dict) or not isinstance(key, str) or key not in settings:
+            return f"one of {', '.join(settings)}", reprlib.repr(key)
+        for setting in settings[key]:
+            flaw = _flaw(setting, value.get(setting.id))
             if flaw is not None:
-                return f"{knob.id} to be {flaw[0]}", flaw[1]
+                return f"{setting.id} to be {flaw[0]}", flaw[1]
         return None
     if isinstance(socket, io.Combo.Input):
         good, expected = value in socket.options, f"one of {', '.join(socket.options)}"
@@ -55,114 +51,58 @@ def _flaw(socket: io.Input, value: Any) -> tuple[str, str] | None:
     return None if good else (expected, reprlib.repr(value))
 
 
-def check_tensor(node: str, name: str, value: Any, what: str, fix: str) -> torch.Tensor:
+def check_tensor(name: str, value: Any, what: str, fix: str) -> torch.Tensor:
     """A plain tensor of finite real numbers, at least one."""
     if not isinstance(value, torch.Tensor):
-        raise problem(node, name, what, type(value).__name__, fix)
+        raise InputError(name, what, type(value).__name__, fix)
     if value.layout is not torch.strided or value.is_meta or value.is_complex() or value.is_quantized:
         found = f"a tensor of another kind ({value.dtype}, {value.layout}, {value.device.type})"
-        raise problem(node, name, what, found, fix)
+        raise InputError(name, what, found, fix)
     if not value.numel():
-        raise problem(node, name, what, f"an empty batch or size: {size(value)}", fix)
+        raise InputError(name, what, f"an empty batch or size: {size(value)}", fix)
     if not bool(torch.isfinite(value.float()).all()):
-        raise problem(node, name, "finite numbers", "NaN or infinity", fix)
+        raise InputError(name, "finite numbers", "NaN or infinity", fix)
     return value
 
 
-@contextlib.contextmanager
-def explained(node: str) -> Iterator[None]:
-    """An error inside the host's model, in the words of ours."""
-    try:
-        yield
-    except bridge.ModelError as error:
-        raise problem(
-            node,
-            "model",
-            "a model that runs with this picture and these prompts",
-            f"that it stopped with {error}",
-            "Check that text encoder and VAE belong to the model, and that it paints pictures of this size.",
-        ) from error
-    except torch.linalg.LinAlgError as error:
-        # Solvers meet what is no number before the result does.
-        raise _no_number(node) from error
-
-
-def check_result(node: str, latents: torch.Tensor) -> None:
-    if not bool(torch.isfinite(latents).all()):
-        raise _no_number(node)
-
-
-def _no_number(node: str) -> ValueError:
-    return problem(
-        node,
-        "model",
-        "a model that returns finite numbers",
-        "NaN or infinity in its result",
-        "Lower cfg; some models need more precision: start ComfyUI with --fp32-unet.",
-    )
-
-
-def check_vae(node: str, vae: Any) -> None:
+def check_vae(vae: VAE) -> None:
     if not callable(getattr(vae, "spacial_compression_encode", None)):
-        raise problem(node, "vae", "a VAE", type(vae).__name__, "Connect a VAE output.")
+        raise InputError("vae", "a VAE", type(vae).__name__, "Connect a VAE output.")
     if getattr(vae, "first_stage_model", vae) is None:
-        raise problem(node, "vae", "a VAE", "none: the checkpoint holds no VAE", "Load the model's VAE with Load VAE.")
+        raise InputError("vae", "a VAE", "none: the checkpoint holds no VAE", "Load the model's VAE with Load VAE.")
 
 
-def check_decoder(node: str, model: Any, vae: Any) -> None:
+def check_decoder(info: ModelInfo, vae: VAE) -> None:
     """A VAE whose latents are the model's."""
-    check_vae(node, vae)
-    channels = model.get_model_object("latent_format").latent_channels
-    if vae.latent_channels != channels:
-        raise problem(
-            node,
+    check_vae(vae)
+    if vae.latent_channels != info.channels:
+        raise InputError(
             "vae",
-            f"one of {channels} latent channels, as {bridge.family(model)} has",
+            f"one of {info.channels} latent channels, as {info.family} has",
             f"{vae.latent_channels} channels",
             "Connect the VAE that belongs to the model.",
         )
 
 
-def check_model(node: str, model: Any) -> None:
-    """An image model of a known family."""
-    if not callable(getattr(model, "get_model_object", None)):
-        raise problem(node, "model", "a model", type(model).__name__, "Connect a MODEL output.")
-    product = bridge.product(model)
-    if product != "pictures":
-        raise problem(
-            node,
-            "model",
-            "a model that makes single pictures",
-            f"the family {bridge.family(model)}, which makes {product}",
-            "Load an image model such as SD1.5, SDXL, SD3 or Flux.",
-        )
-    try:
-        bridge.coordinate(model)
-    except ValueError as error:
-        fix = "Load an image model such as SD1.5, SDXL, SD3 or Flux."
-        raise problem(node, "model", "a diffusion or rectified-flow image model", str(error), fix) from error
-
-
-def check_conditioning(node: str, name: str, conditioning: Any) -> None:
+def check_conditioning(name: str, conditioning: Any) -> None:
     """One prompt for all rows: fills of one picture must not get the prompts of others."""
-    fix = "Connect a text encoder or VIPaintUnconditional."
+    fix = "Connect a text encoder or VIPaint Unconditional."
     if not isinstance(conditioning, list):
-        raise problem(node, name, "a conditioning", type(conditioning).__name__, fix)
+        raise InputError(name, "a conditioning", type(conditioning).__name__, fix)
     if not conditioning:
-        raise problem(node, name, "at least one conditioning", "none", fix)
+        raise InputError(name, "at least one conditioning", "none", fix)
     for entry in conditioning:
         if not isinstance(entry, (list, tuple)) or len(entry) != 2 or not isinstance(entry[1], dict):
-            raise problem(node, name, "a conditioning: pairs of tensor and settings", "another structure", fix)
+            raise InputError(name, "a conditioning: pairs of tensor and settings", "another structure", fix)
         cross, settings = entry
         texts = [value for value in (cross, settings.get("pooled_output")) if value is not None]
         for text in texts:
-            check_tensor(node, name, text, "an encoded prompt", "Encode it again with the model's text encoder.")
+            check_tensor(name, text, "an encoded prompt", "Encode it again with the model's text encoder.")
         if cross is not None and cross.ndim != 3:
-            raise problem(node, name, "an encoded prompt (batch, tokens, channels)", size(cross), fix)
+            raise InputError(name, "an encoded prompt (batch, tokens, channels)", size(cross), fix)
         for what, batch in _batches(cross, settings):
             if isinstance(batch, torch.Tensor) and len(batch) > 1:
-                raise problem(
-                    node,
+                raise InputError(
                     name,
                     f"one of the {what} for all pictures",
                     f"a batch of {len(batch)} {what}",
@@ -185,80 +125,80 @@ def _batches(cross: Any, settings: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         control = getattr(control, "previous_controlnet", None)
 
 
-def check_latent(node: str, model: Any, latent: Any, name: str = "latent_image") -> torch.Tensor:
+def check_latent(info: ModelInfo, latent: Any, name: str = "latent_image") -> torch.Tensor:
     """The samples of a LATENT that suit the model, (B, C, H, W) or, with a frame, (B, C, 1, H, W).
 
     name: the input that they come from.
     """
     samples = latent.get("samples") if isinstance(latent, dict) else None
-    known = isinstance(samples, torch.Tensor) and not samples.is_nested
-    single = known and samples.ndim == 5 and samples.shape[2] == 1 and bridge.has_frame(model)
-    if not known or not (samples.ndim == 4 or single):
-        found = size(samples) if known else "another structure"
-        raise problem(
-            node,
+    found = "another structure"
+    if isinstance(samples, torch.Tensor) and not samples.is_nested:
+        found = "" if _is_single(info, samples) else size(samples)
+    if not isinstance(samples, torch.Tensor) or found:
+        raise InputError(
             name,
-            f"the latent of single pictures for {bridge.family(model)}",
+            f"the latent of single pictures for {info.family}",
             f"{found}, as video and audio models use",
             "Encode a picture with the VAE of an image model.",
         )
-    channels = model.get_model_object("latent_format").latent_channels
-    if samples.shape[1] != channels:
-        raise problem(
-            node,
+    if samples.shape[1] != info.channels:
+        raise InputError(
             name,
-            f"{channels} channels, as {bridge.family(model)} has",
+            f"{info.channels} channels, as {info.family} has",
             f"{samples.shape[1]} channels",
             "Encode the picture with the VAE that belongs to the model.",
         )
     fix = "Encode again; some VAEs need more precision: start ComfyUI with --fp32-vae."
-    check_tensor(node, name, samples, "an encoded picture", fix)
+    check_tensor(name, samples, "an encoded picture", fix)
     if not samples.is_floating_point():
-        raise problem(node, name, "floating-point numbers", f"whole numbers ({samples.dtype})", fix)
+        raise InputError(name, "floating-point numbers", f"whole numbers ({samples.dtype})", fix)
     return samples
 
 
-def check_mask(node: str, name: str, mask: Any, batch: int) -> torch.Tensor:
+def _is_single(info: ModelInfo, samples: torch.Tensor) -> bool:
+    """Whether latents have the shape of single pictures."""
+    return samples.ndim == 4 or (samples.ndim == 5 and samples.shape[2] == 1 and info.has_frame_axis)
+
+
+def check_mask(name: str, mask: Any, batch: int) -> torch.Tensor:
     """The mask as (B, 1, H, W) float in [0, 1]; one mask serves all pictures."""
-    mask = check_tensor(node, name, mask, "a mask (batch, height, width)", "Check the node that makes the mask.")
+    mask = check_tensor(name, mask, "a mask (batch, height, width)", "Check the node that makes the mask.")
     if mask.ndim not in (2, 3, 4) or (mask.ndim == 4 and mask.shape[1] != 1):
-        raise problem(node, name, "a mask (batch, height, width)", size(mask), "Connect a MASK output.")
+        raise InputError(name, "a mask (batch, height, width)", size(mask), "Connect a MASK output.")
     whole, mask = not mask.is_floating_point(), mask.reshape(-1, 1, *mask.shape[-2:]).float()
     if len(mask) not in (1, batch):
-        raise problem(
-            node,
+        raise InputError(
             name,
             f"1 mask or {batch}, one for each picture",
             f"{len(mask)} masks",
             "Repeat or cut the batch of masks or of pictures.",
         )
     if whole and float(mask.max()) > 1:
-        raise problem(
-            node, name, "values from 0 to 1", f"whole numbers up to {int(mask.max())}", "Divide the mask by 255."
+        raise InputError(
+            name, "values from 0 to 1", f"whole numbers up to {int(mask.max())}", "Divide the mask by 255."
         )
     return mask.clamp(0, 1).expand(batch, -1, -1, -1)
 
 
-def check_image(node: str, name: str, image: Any) -> torch.Tensor:
+def check_image(name: str, image: Any) -> torch.Tensor:
     """The picture as (B, H, W, 3) float."""
     fix = "Check the node that makes the picture."
-    image = check_tensor(node, name, image, "a picture (batch, height, width, 3)", fix)
+    image = check_tensor(name, image, "a picture (batch, height, width, 3)", fix)
     if image.ndim != 4 or image.shape[-1] not in (1, 3, 4):
-        raise problem(node, name, "a picture (batch, height, width, 3)", size(image), "Connect an IMAGE output.")
+        raise InputError(name, "a picture (batch, height, width, 3)", size(image), "Connect an IMAGE output.")
     largest = float(image.abs().max()) if image.is_floating_point() else None
     if largest is None or largest > BRIGHTEST:
         found = f"whole numbers ({image.dtype})" if largest is None else f"values up to {largest:.0f}"
-        raise problem(node, name, "colours from 0 to 1", found, "Divide the colours by 255.")
+        raise InputError(name, "colours from 0 to 1", found, "Divide the colours by 255.")
     image = image.float()
     return image.expand(-1, -1, -1, 3) if image.shape[-1] == 1 else image[..., :3]
 
 
-def check_same_size(node: str, name: str, mask: torch.Tensor, image: torch.Tensor) -> None:
+def check_same_size(name: str, mask: torch.Tensor, image: torch.Tensor) -> None:
     """mask (B, 1, H, W) against image (B, H, W, 3)."""
     if mask.shape[-2:] != image.shape[1:3]:
         found, expected = mask.shape[-2:], image.shape[1:3]
-        raise problem(
-            node,
+        raise InputError(
             name,
             f"the picture's size, {expected[1]} x {expected[0]} pixels",
             f"{found[1]} x {found[0]} pixels",
@@ -266,35 +206,31 @@ def check_same_size(node: str, name: str, mask: torch.Tensor, image: torch.Tenso
         )
 
 
-def check_posterior(node: str, model: Any, fitted: Any) -> None:
+def check_posterior(info: ModelInfo, fitted: Any) -> None:
     """A posterior that was fitted with a model of the same family."""
-    if not isinstance(fitted, Fit):
-        raise problem(
-            node,
+    if not isinstance(fitted, FittedPosterior):
+        raise InputError(
             "posterior",
             "a VIPaint posterior",
             type(fitted).__name__,
-            "Connect VIPaintFit or VIPaintLoadPosterior.",
+            "Connect VIPaint Fit Posterior or VIPaint Load Posterior.",
         )
-    channels = model.get_model_object("latent_format").latent_channels
-    found = fitted.observation.latent.shape[1]
-    if fitted.family != bridge.family(model) or found != channels:
-        raise problem(
-            node,
+    found = fitted.observation.shape[0]
+    if fitted.family != info.family or found != info.channels:
+        raise InputError(
             "posterior",
-            f"one fitted with {bridge.family(model)}, {channels} latent channels, as the connected model",
+            f"one fitted with {info.family}, {info.channels} latent channels, as the connected model",
             f"one fitted with {fitted.family or 'an unnamed family'}, {found} latent channels",
             "Connect the model that it was fitted with, or fit again.",
         )
     parameters = (fitted.posterior.mu, fitted.posterior.log_tau, fitted.posterior.gamma)
     if not all(bool(torch.isfinite(parameter).all()) for parameter in parameters):
-        raise problem(
-            node, "posterior", "finite numbers", "NaN or infinity", "Fit again, with a lower cfg or another preset."
+        raise InputError(
+            "posterior", "finite numbers", "NaN or infinity", "Fit again, with a lower cfg or another preset."
         )
-    highest, limit = fitted.posterior.levels[-1], bridge.largest_level(model)
+    highest, limit = fitted.posterior.levels[-1], info.largest_level
     if highest > limit * 1.001:
-        raise problem(
-            node,
+        raise InputError(
             "posterior",
             f"keypoints at noise levels up to {limit:.3g}, which the model knows",
             f"a keypoint at {highest:.3g}",
@@ -302,11 +238,10 @@ def check_posterior(node: str, model: Any, fitted: Any) -> None:
         )
 
 
-def images_per_batch(node: str, name: str, rows: int, pictures: int) -> int:
+def fills_per_picture(name: str, rows: int, pictures: int) -> int:
     """Fills per picture of a batch that holds all fills of the first picture first."""
     if rows % pictures:
-        raise problem(
-            node,
+        raise InputError(
             name,
             f"a multiple of {pictures}, the same number of fills for each picture",
             f"a batch of {rows}",

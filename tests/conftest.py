@@ -14,12 +14,12 @@ ROOT = Path(__file__).resolve().parent.parent
 # Ours last: the host has top-level modules `nodes` and `tests` as well.
 sys.path[:] = [entry for entry in sys.path if entry not in ("", str(ROOT))] + [str(ROOT)]
 
-from benchmarks import host  # noqa: E402  (needs the paths above)
-from benchmarks.toy_prior import CHECKPOINT  # noqa: E402
+from tools import in_process  # noqa: E402  (needs the paths above)
+from toy_prior import CHECKPOINT  # noqa: E402
 from tools.comfy_server import ComfyServer  # noqa: E402
 
 try:
-    host.activate()
+    in_process.activate()
     if torch.cuda.is_available():
         from comfy.cli_args import args
 
@@ -62,13 +62,13 @@ def comfyui() -> Path:
     """The host's folder."""
     if HOST_ERROR:
         pytest.fail(HOST_ERROR)
-    return host.path()
+    return in_process.path()
 
 
 @pytest.fixture(scope="session")
 def server(comfyui: Path) -> Iterator[ComfyServer]:
     """A server with this pack and the toy checkpoint, shared by all tests."""
     if not CHECKPOINT.is_file():
-        pytest.skip(f"no {CHECKPOINT.relative_to(ROOT)}: train it with `python -m benchmarks.toy_prior.train`")
+        pytest.skip(f"no {CHECKPOINT.relative_to(ROOT)}: train it with `python -m toy_prior.train`")
     with ComfyServer([CHECKPOINT]) as running:
         yield running

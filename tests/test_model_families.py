@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import host
+from tools import in_process
 from tools.comfy_server import ROOT, ComfyServer, PromptError, has_cuda
-from tools.demo import draw_input
+from toy_prior.demo import draw_input
 
 pytestmark = pytest.mark.host
 
@@ -80,7 +80,7 @@ GRAPHS: dict[str, tuple[str, str, float, Any]] = {
 @pytest.fixture(scope="module")
 def work(comfyui: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     """A server with all checkpoints, the shipped workflow and its picture, small."""
-    maker = host.load_module("vipaint_tiny_checkpoints", ROOT / "tests" / "tiny_checkpoints.py")
+    maker = in_process.load_module("vipaint_tiny_checkpoints", ROOT / "tests" / "tiny_checkpoints.py")
     folder = tmp_path_factory.mktemp("families")
     families = {name: maker.FAMILIES[name] for name in sorted({graph[0] for graph in GRAPHS.values()})}
     files = [

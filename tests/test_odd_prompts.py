@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.toy_prior import CHECKPOINT
+from toy_prior import CHECKPOINT
 from tools.comfy_server import ROOT, ComfyServer, InvalidPrompt, PromptError, has_cuda
-from tools.demo import draw_input
+from toy_prior.demo import draw_input
 
 pytestmark = pytest.mark.host
 

@@ -20,7 +20,7 @@ from PIL import Image, ImageStat
 
 from tools import comfy_server
 from tools.comfy_server import ComfyServer, InvalidPrompt, PromptError
-from tools.demo import CANVAS, INNER, contact_sheet, draw_input, draw_scene, hidden, load_workflow
+from toy_prior.demo import CANVAS, INNER, contact_sheet, draw_input, draw_scene, hidden, load_workflow
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.toy_prior import CHECKPOINT
+from toy_prior import CHECKPOINT
 from tools.comfy_server import ROOT, ComfyServer, InvalidPrompt, PromptError
-from tools.demo import PLACE, draw_input, draw_scene
+from toy_prior.demo import PLACE, draw_input, draw_scene
 
 pytestmark = pytest.mark.host
 

@@ -1,38 +1,49 @@
 """VIPaint's mathematics: torch only, no host."""
 
-from .coordinate import VARIANCE_EXPLODING, Coordinate, rectified_flow
-from .denoiser import Denoiser, Evaluations, Progress
-from .fit import Fit, FitState, fit
-from .jacobian_free import JacobianFree
-from .observation import Observation
-from .pixels import PixelObservation
-from .posterior import HierarchicalPosterior
-from .presets import PRESETS, Preset, planned_evaluations
-from .restore import Restoration, restore
-from .sample import SampleResult, SampleState, sample
-from .spill import measure_spill
+from .diffusion.coordinate import VARIANCE_EXPLODING, Coordinate, rectified_flow
+from .diffusion.denoiser import Denoiser, Evaluations, Progress
+from .diffusion.jacobian_free import JacobianFree
+from .posterior.chain import HierarchicalPosterior
+from .posterior.fitting import FitState, FittedPosterior, fit, initial_posterior
+from .posterior.storage import load_posterior, save_posterior
+from .presets import PRESETS, FitConfig, Preset, SamplerConfig, ScheduleConfig
+from .problem.crosstalk import measure_crosstalk
+from .problem.observation import LatentObservation
+from .problem.pixels import PixelObservation
+from .sampling.driver import DrawMethod, SampleResult, SampleState, draw_fills
+from .sampling.posterior_sampling import posterior_method, sample
+from .sampling.restoration import RestorationConfig, restoration_method, restore
 
 __all__ = [
     "PRESETS",
     "VARIANCE_EXPLODING",
     "Coordinate",
     "Denoiser",
+    "DrawMethod",
     "Evaluations",
-    "Fit",
+    "FitConfig",
     "FitState",
+    "FittedPosterior",
     "HierarchicalPosterior",
     "JacobianFree",
-    "Observation",
+    "LatentObservation",
     "PixelObservation",
     "Preset",
     "Progress",
-    "Restoration",
+    "RestorationConfig",
     "SampleResult",
     "SampleState",
+    "SamplerConfig",
+    "ScheduleConfig",
+    "draw_fills",
     "fit",
-    "measure_spill",
-    "planned_evaluations",
+    "initial_posterior",
+    "load_posterior",
+    "measure_crosstalk",
+    "posterior_method",
     "rectified_flow",
+    "restoration_method",
     "restore",
     "sample",
+    "save_posterior",
 ]

@@ -1,128 +1,209 @@
-"""Every number of every preset, in one table."""
+"""Every number of every preset: how to fit, at which levels to descend, and how to step down."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
 
-from .levels import refine_levels
+from .diffusion.levels import check_levels, karras_levels
+from .refiners import REFINERS
+from .refiners.common import LevelStep, Refiner
 
-# More asks for nothing but time and memory.
-LIMITS = {
-    "steps": (0, 100_000),
-    "draws": (1, 1_000),
-    "refine_steps": (1, 10_000),
-    "rounds": (1, 1_000),
-    "solver_steps": (0, 1_000),
-}
+
+def check_count(name: str, value: object, low: int, high: int) -> None:
+    """Raises ValueError for what is no whole number from low to high."""
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise ValueError(f"expected {name} to be a whole number from {low} to {high}, found {value!r}")
+
+
+def check_finite(**numbers: float) -> None:
+    """Raises ValueError for numbers that are not finite."""
+    for name, number in numbers.items():
+        if not math.isfinite(number):
+            raise ValueError(f"expected {name} to be finite, found {number!r}")
 
 
 @dataclass(frozen=True)
-class Preset:
-    """How to fit and how to turn the posterior into pictures.
+class FitConfig:
+    """The posterior's keypoints, and how its bound is maximised.
 
-    levels: keypoints s_1 < ... < s_K. eta: noise of the prior's transitions, 1 ancestral.
-    steps, draws, rate: Adam steps, chain draws per step, step size in units of each level's noise.
-    calibrated: likelihood with the estimator's own variance. upper_evidence: weight of the evidence
-    at keypoints above the first. beta_prior, beta_hierarchy: weights of the bound's other parts.
-    v_range: added variance of the diffusion loss at the top, in units of s_K^2, or None for the
-    closed form. refine_steps, s_min, rho: steps of the refinement from s_1 to 0, the last level before 0, and how
-    they crowd towards it; see `refine_levels`.
-    refiner steps down from levels above guided_above, `closed_form` from those below, with final_eta in place of eta.
-    late: from this level on a guided step goes down `rounds` times, with renewed noise in between, each time with its
-    share of the solver steps. second_order: from there on a step also follows the estimate's change since the step
-    before, at no cost (Lu et al. 2022, DPM-Solver++, arXiv 2211.01095, alg. 2).
-    guidance: strength of `pigdm` and `dps`. solver_steps: see `moment_matching`. warm_start: its solver starts from
-    what the step before has found. particles: the fills of a picture are weighed and resampled where guided; see
-    `particles.walk`.
+    keypoints: noise levels s_1 < ... < s_K.
+    steps: Adam steps; 0 keeps the analytic start.
+    draws: draws of the chain per step.
+    learning_rate: step size, in units of each level's noise.
+    eta: fresh noise of the prior's transitions between keypoints, 1 ancestral.
+    calibrated: the likelihood counts the estimate's own variance, see `likelihood.precision`.
+    upper_evidence: weight of the evidence at keypoints above the first.
+    beta_prior: weight of the bound's prior term.
+    beta_hierarchy: weight of the bound's hierarchy term.
+    v_range: added variance of the diffusion loss at the top, in units of s_K^2, or None for the closed form.
 
-    Raises ValueError for counts outside `LIMITS` and numbers that are none.
+    Raises ValueError for counts outside their limits and numbers that are not finite.
     """
 
-    name: str
-    description: str
-    levels: tuple[float, ...]
-    steps: int
+    keypoints: tuple[float, ...]
+    steps: int = 0
     draws: int = 1
-    rate: float = 0.05
+    learning_rate: float = 0.05
     eta: float = 1.0
     calibrated: bool = True
     upper_evidence: float = 0.0
     beta_prior: float = 1.0
     beta_hierarchy: float = 1.0
     v_range: tuple[float, float] | None = None
-    refiner: str = "closed_form"
-    guided_above: float = 0.0
-    refine_steps: int = 20
-    s_min: float = 0.03
-    rho: float = 3.0
-    late: float = 1.0
-    rounds: int = 1
-    second_order: bool = False
-    final_eta: float = 1.0
-    guidance: float = 1.0
-    solver_steps: int = 3
-    warm_start: bool = True
-    particles: bool = False
 
     def __post_init__(self) -> None:
-        for name, (low, high) in LIMITS.items():
-            count = getattr(self, name)
-            if not isinstance(count, int) or not low <= count <= high:
-                raise ValueError(f"Preset {self.name}: expected {name} from {low} to {high}, found {count!r}")
-        numbers = [self.rate, self.eta, self.final_eta, self.upper_evidence, self.beta_prior, self.beta_hierarchy]
-        numbers += [self.guided_above, self.late, self.s_min, self.guidance, *self.levels, *(self.v_range or ())]
+        check_levels(self.keypoints)
+        check_count("steps", self.steps, 0, 100_000)
+        check_count("draws", self.draws, 1, 1_000)
+        check_finite(learning_rate=self.learning_rate, eta=self.eta, upper_evidence=self.upper_evidence)
+        check_finite(beta_prior=self.beta_prior, beta_hierarchy=self.beta_hierarchy)
+        if self.v_range is not None:
+            low, high = self.v_range
+            check_finite(v_range=low)
+            check_finite(v_range=high)
+
+    @property
+    def calls_per_step(self) -> int:
+        """Network calls of one Adam step, which are in one graph."""
+        return len(self.keypoints) + (self.v_range is not None)
+
+    @property
+    def calls(self) -> int:
+        """Network calls of the whole fit."""
+        return self.steps * self.calls_per_step
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """The noise levels of the descent from the lowest keypoint to 0.
+
+    steps: levels above 0.
+    s_min: the last level above 0.
+    rho: how levels crowd towards 0, see `karras_levels`.
+    guided_above: levels above it use the sampler's refiner, those below `closed_form`.
+    resample_below: from this level on, a guided step is taken `resamplings` times.
+    resamplings: how often; in between the state goes back up by new noise (Lugmayr et al. 2022, RePaint).
+
+    Raises ValueError for counts outside their limits and numbers that are not finite.
+    """
+
+    steps: int = 20
+    s_min: float = 0.03
+    rho: float = 3.0
+    guided_above: float = 0.0
+    resample_below: float = 0.0
+    resamplings: int = 1
+
+    def __post_init__(self) -> None:
+        check_count("steps", self.steps, 1, 10_000)
+        check_count("resamplings", self.resamplings, 1, 1_000)
+        check_finite(guided_above=self.guided_above, resample_below=self.resample_below, s_min=self.s_min)
         if not self.s_min > 0:
-            raise ValueError(f"Preset {self.name}: expected s_min above 0, found {self.s_min}")
+            raise ValueError(f"expected s_min above 0, found {self.s_min!r}")
         if not 1 <= self.rho <= 1000:
-            raise ValueError(f"Preset {self.name}: expected rho from 1 to 1000, found {self.rho}")
-        if not all(math.isfinite(number) for number in numbers):
-            raise ValueError(f"Preset {self.name}: expected finite numbers, found {numbers}")
-        if self.particles and (self.refiner == "dps" or not self.eta > 0):
-            raise ValueError(f"Preset {self.name}: particles need a refiner with weights and eta above 0")
+            raise ValueError(f"expected rho from 1 to 1000, found {self.rho!r}")
+
+
+@dataclass(frozen=True)
+class SamplerConfig:
+    """How a state steps down from one level to the next.
+
+    refiner: a key of `REFINERS`, for levels above the schedule's `guided_above`.
+    eta: fresh noise of guided steps, 1 ancestral.
+    final_eta: that of the steps below.
+    guidance_scale: strength of `pigdm` and `dps`.
+    solver_steps: products with the Jacobian per level of `moment_matching`, shared among its resamplings.
+    warm_start: its solver starts from what the step before has found.
+    second_order_below: from this level on, steps are of second order, see `refiners.common.extrapolated`.
+    smc: the fills of a picture are particles, weighed and resampled where guided, see `smc.twisted_smc`.
+
+    Raises ValueError for unknown refiners, counts outside their limits and numbers that are not finite.
+    """
+
+    refiner: str = "closed_form"
+    eta: float = 1.0
+    final_eta: float = 1.0
+    guidance_scale: float = 1.0
+    solver_steps: int = 3
+    warm_start: bool = True
+    second_order_below: float = 0.0
+    smc: bool = False
+
+    def __post_init__(self) -> None:
+        if self.refiner not in REFINERS:
+            raise ValueError(f"expected a refiner of {', '.join(REFINERS)}, found {self.refiner!r}")
+        check_count("solver_steps", self.solver_steps, 0, 1_000)
+        check_finite(eta=self.eta, final_eta=self.final_eta, guidance_scale=self.guidance_scale)
+        check_finite(second_order_below=self.second_order_below)
+        if self.smc and (REFINERS[self.refiner].estimator is None or not self.eta > 0):
+            raise ValueError("expected smc with a refiner that has an estimator, and eta above 0")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How to fit a posterior and how to turn it into pictures, under one name."""
+
+    name: str
+    description: str
+    fit: FitConfig
+    schedule: ScheduleConfig = ScheduleConfig()
+    sampler: SamplerConfig = SamplerConfig()
+
+    def with_changes(
+        self,
+        name: str | None = None,
+        description: str | None = None,
+        *,
+        fit: Mapping[str, Any] | None = None,
+        schedule: Mapping[str, Any] | None = None,
+        sampler: Mapping[str, Any] | None = None,
+    ) -> Preset:
+        """The preset with other fields in its configurations."""
+        return Preset(
+            self.name if name is None else name,
+            self.description if description is None else description,
+            replace(self.fit, **fit or {}),
+            replace(self.schedule, **schedule or {}),
+            replace(self.sampler, **sampler or {}),
+        )
+
+    @property
+    def refiner(self) -> Refiner:
+        return REFINERS[self.sampler.refiner]
 
     @property
     def needs_gradient(self) -> bool:
-        return self.steps > 0 or self.refiner != "closed_form"
+        """Whether it differentiates the network."""
+        return self.fit.steps > 0 or self.refiner.needs_gradient
 
-    @property
-    def minds_leak(self) -> bool:
-        """Whether it asks what seen cells owe to hidden content; see `Observation.leak`."""
-        return self.refiner == "moment_matching"
-
-    @property
-    def fit_calls(self) -> int:
-        """Network calls of a fit."""
-        return self.steps * (len(self.levels) + (self.v_range is not None))
-
-    def descent(self, s: float) -> list[float]:
-        """Levels of the refinement from the lowest keypoint s to 0."""
-        return refine_levels(s, self.refine_steps, self.s_min, self.rho)
-
-    def draw_calls(self, levels: Sequence[float]) -> int:
-        """Network calls from the top of these keypoints to pictures."""
-        return len(levels) - 1 + sum(self.turns(s) for s in self.descent(levels[0])[:-1])
-
-    def step(self, s: float) -> str:
-        """What steps down from level s: a key of `refine.REFINERS`."""
-        return self.refiner if s > self.guided_above else "closed_form"
-
-    def turns(self, s: float) -> int:
-        """Steps down from level s: one or, late, `rounds`."""
-        return self.rounds if self.guided_above < s <= self.late and not self.particles else 1
-
-    def eta_at(self, s: float) -> float:
-        """eta of steps down from level s."""
-        return self.eta if s > self.guided_above else self.final_eta
-
-    def solver(self, s: float) -> int:
-        """Solver steps at level s."""
-        return math.ceil(self.solver_steps / self.turns(s))
-
-    def rows(self, fills: int, batch: int) -> int:
-        """Fills that are drawn together: all particles of a picture, which compete, else `batch`."""
-        return fills if self.particles else batch
+    def descent(self, s: float) -> list[LevelStep]:
+        """The steps from the lowest keypoint s to 0, one network call each."""
+        schedule, sampler = self.schedule, self.sampler
+        levels = karras_levels(s, schedule.steps, schedule.s_min, schedule.rho)
+        steps = []
+        for high, low in pairwise(levels):
+            guided = high > schedule.guided_above
+            resampled = guided and high <= schedule.resample_below and not sampler.smc
+            times = schedule.resamplings if resampled else 1
+            steps += [
+                LevelStep(
+                    high,
+                    low,
+                    refiner=sampler.refiner if guided else "closed_form",
+                    renew=time > 0,
+                    eta=sampler.eta if guided else sampler.final_eta,
+                    solver_steps=math.ceil(sampler.solver_steps / times),
+                    warm_start=sampler.warm_start,
+                    second_order=high <= sampler.second_order_below,
+                    guidance_scale=sampler.guidance_scale,
+                )
+                for time in range(times)
+            ]
+        return steps
 
 
 BALANCED = Preset(
@@ -130,62 +211,37 @@ BALANCED = Preset(
     "Moment matching carries what is visible into the hole; at five levels in the middle it takes two rounds, of which "
     "the second undoes what came out wrong above.",
     # Where noise drowns every alternative the analytic posterior is exact: a fit found nothing to add.
-    (30.0,),
-    steps=0,
-    refiner="moment_matching",
-    # Levels at equal ratios. Few with many solver steps beat the reverse above; below, rounds beat solver steps.
-    guided_above=0.3,
-    refine_steps=11,
-    s_min=0.015,
-    rho=1000.0,
-    late=10.0,
-    rounds=2,
-    second_order=True,
-    final_eta=0.0,
-    solver_steps=6,
+    FitConfig(keypoints=(30.0,)),
+    # Levels at equal ratios. Few with many solver steps beat the reverse above; below, resamplings beat solver steps.
+    ScheduleConfig(steps=11, s_min=0.015, rho=1000.0, guided_above=0.3, resample_below=10.0, resamplings=2),
+    SamplerConfig(refiner="moment_matching", final_eta=0.0, solver_steps=6, second_order_below=10.0),
 )
 PAPER = Preset(
     "paper-2",
     "VIPaint-2 as published (slow).",
-    (1.0, 3.0),
-    steps=50,
-    draws=5,
-    rate=0.02,
-    calibrated=False,
-    v_range=(0.01, 100.0),
-    refiner="dps",
-    refine_steps=400,
+    FitConfig(keypoints=(1.0, 3.0), steps=50, draws=5, learning_rate=0.02, calibrated=False, v_range=(0.01, 100.0)),
+    ScheduleConfig(steps=400),
+    SamplerConfig(refiner="dps"),
 )
-DEEP = (0.7, 1.6, 4.0, 10.0, 30.0)
 
 PRESETS = {
     preset.name: preset
     for preset in (
         BALANCED,
-        replace(
-            BALANCED,
-            name="thorough",
-            description="As balanced with six rounds in the middle: errs less where alternatives are far apart and on the "
-            "hardest holes, two and a half times slower.",
-            refine_steps=12,
-            guided_above=0.2,
-            rounds=6,
-            solver_steps=12,
+        BALANCED.with_changes(
+            "thorough",
+            "As balanced with six rounds in the middle: errs less where alternatives are far apart and on the hardest "
+            "holes, two and a half times slower.",
+            schedule={"steps": 12, "guided_above": 0.2, "resamplings": 6},
+            sampler={"solver_steps": 12},
         ),
         Preset(
             "fast",
             "The analytic posterior without a fit, then closed-form refinement: no gradients at all.",
-            DEEP,
-            steps=0,
-            refine_steps=12,
+            FitConfig(keypoints=(0.7, 1.6, 4.0, 10.0, 30.0)),
+            ScheduleConfig(steps=12),
         ),
         PAPER,
-        replace(PAPER, name="paper-4", description="VIPaint-4 as published (slow).", levels=(1.0, 1.5, 2.2, 3.0)),
+        PAPER.with_changes("paper-4", "VIPaint-4 as published (slow).", fit={"keypoints": (1.0, 1.5, 2.2, 3.0)}),
     )
 }
-
-
-def planned_evaluations(preset: Preset, images: int, fills: int, batch: int = 8) -> int:
-    """Network calls of one fit and of `fills` fills per image (0: of the fit alone)."""
-    chunks = -(-images * fills // preset.rows(fills, batch)) if fills else 0
-    return preset.fit_calls + chunks * preset.draw_calls(preset.levels)

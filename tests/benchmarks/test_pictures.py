@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.toy_prior import pictures
+from toy_prior import pictures
 
 HIDDEN = {
     "right": ["accessory"],

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import parts, restoration
 from benchmarks.inpainting import held_out
-from benchmarks.toy_prior import pictures
+from toy_prior import pictures
 
 
 def test_quick_run_writes_table_and_pictures(comfyui, tmp_path, monkeypatch) -> None:

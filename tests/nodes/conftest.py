@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from benchmarks import host
+from tools import in_process
 
 
 class AnyDevice:
@@ -38,7 +38,7 @@ def open_denoiser(bridge, *models_and_prompts, work, **inputs):
 @pytest.fixture(scope="session")
 def pack(comfyui: Path) -> SimpleNamespace:
     """The pack's modules: `pack.bridge`, `pack.core`, ... and `pack.root`; `pack.open_denoiser`."""
-    pack = host.load_pack()
+    pack = in_process.load_pack()
     pack.open_denoiser = partial(open_denoiser, pack.bridge)
     return pack
 
@@ -48,7 +48,7 @@ def tiny(comfyui: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNames
     """A tiny SD3 with its VAE: `tiny.model`, `tiny.vae`. Loaded in inference mode, hence inference tensors."""
     import comfy.sd
 
-    maker = host.load_module("vipaint_tiny_checkpoints", host.ROOT / "tests" / "tiny_checkpoints.py")
+    maker = in_process.load_module("vipaint_tiny_checkpoints", in_process.ROOT / "tests" / "tiny_checkpoints.py")
     path = maker.make(maker.FAMILIES["sd3"], tmp_path_factory.mktemp("checkpoints") / "tiny.safetensors")
     with torch.inference_mode():
         model, _, vae, _ = comfy.sd.load_checkpoint_guess_config(str(path), output_clip=False)

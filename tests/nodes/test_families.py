@@ -11,9 +11,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from benchmarks import host
+from tools import in_process
 
-maker = host.load_module("vipaint_tiny_checkpoints", host.ROOT / "tests" / "tiny_checkpoints.py")
+maker = in_process.load_module("vipaint_tiny_checkpoints", in_process.ROOT / "tests" / "tiny_checkpoints.py")
 
 ALL = tuple(maker.FAMILIES)
 PIXELS = "radiance", "z-image-pixel", "pixeldit"

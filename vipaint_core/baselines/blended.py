@@ -7,11 +7,12 @@ from itertools import pairwise
 
 import torch
 
-from ..denoiser import Counted
-from ..observation import Observation
-from ..posterior import transition
-from ..refine import Noise
-from .common import Baseline, Settings, knob, replace_seen, start, vp_levels
+from ..diffusion.denoiser import CountingDenoiser
+from ..diffusion.levels import vp_levels
+from ..diffusion.transition import transition
+from ..problem.observation import LatentObservation
+from ..refiners.common import Noise
+from .common import Baseline, Settings, knob, replace_observed, start
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,14 @@ class Blended(Settings):
         return int(self.steps * self.skip)
 
 
-def draw(denoiser: Counted, observation: Observation, noise: Noise, settings: Blended, s_max: float) -> torch.Tensor:
+def draw(
+    denoiser: CountingDenoiser, observation: LatentObservation, noise: Noise, settings: Blended, s_max: float
+) -> torch.Tensor:
     levels = vp_levels(s_max, settings.steps)[settings.first :]
     u = start(noise, levels[0])
     for s, s_next in pairwise(levels):
         u = transition(u, denoiser(u, s), s, s_next, eta=0).mean
-        u = replace_seen(u, observation, s_next, noise)
+        u = replace_observed(u, observation, s_next, noise)
     return u
 
 

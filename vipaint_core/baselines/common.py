@@ -10,13 +10,10 @@ from typing import Any
 
 import torch
 
-from ..denoiser import Counted
-from ..observation import Observation
-from ..posterior import transition
-from ..refine import Noise
-
-# Flows have no largest level; of data of unit variance nothing is left here.
-START = 80.0
+from ..diffusion.denoiser import CountingDenoiser
+from ..diffusion.transition import transition
+from ..problem.observation import LatentObservation
+from ..refiners.common import Noise
 
 
 def knob(default: float, low: float, high: float, effect: str) -> Any:
@@ -26,7 +23,10 @@ def knob(default: float, low: float, high: float, effect: str) -> Any:
 
 @dataclass(frozen=True)
 class Settings:
-    """A method's knobs; every field is a `knob`. Raises ValueError for values outside their limits or no numbers."""
+    """A method's settings; every field is a `knob`.
+
+    Raises ValueError for values outside their limits and for what is no number.
+    """
 
     def __post_init__(self) -> None:
         for entry in fields(self):
@@ -40,9 +40,12 @@ class Settings:
 class Baseline:
     """A published method.
 
-    draw(denoiser, observation, noise, settings, s_max): latents (N, C, H, W) in model scale, one per
-    row of `observation`, with s_max the largest level that the model knows. calls(settings): network
-    calls of one draw. particles: the rows of a draw are one image's particles and depend on each other.
+    draw(denoiser, observation, noise, settings, s_max): latents (N, C, H, W) in model scale, one per row of
+        `observation`, with s_max the largest level that the model knows.
+    calls(settings): network calls of one draw.
+    needs_gradient: it differentiates the network.
+    coupled: the rows of a draw are one image's particles and depend on each other.
+    any_observation: it takes any `Observation`; others take a `LatentObservation` of a mask.
     """
 
     name: str
@@ -52,33 +55,8 @@ class Baseline:
     draw: Callable[..., torch.Tensor]
     calls: Callable[[Any], int]
     needs_gradient: bool = False
-    particles: bool = False
-
-    def rows(self, fills: int, batch: int) -> int:
-        """Rows of one draw: all fills of an image where they are particles."""
-        return fills if self.particles else batch
-
-    def planned(self, settings: Settings, images: int, fills: int, batch: int = 8) -> int:
-        """Network calls of `fills` fills per image."""
-        return -(-images * fills // self.rows(fills, batch)) * self.calls(settings)
-
-
-def vp_levels(s_max: float, steps: int) -> list[float]:
-    """`steps` + 1 levels from min(s_max, 80) to 0 at equal times of the linear VP schedule.
-
-    s(t)^2 = exp(0.1 t + 9.95 t^2) - 1, t in [0, 1]: the continuous form of DDPM's betas from 1e-4
-    to 0.02 (Song et al. 2021, arXiv 2011.13456, app. C), in which most methods were tuned.
-    """
-    top = (math.sqrt(0.01 + 4 * 9.95 * math.log1p(min(s_max, START) ** 2)) - 0.1) / (2 * 9.95)
-    times = [top * (1 - step / steps) for step in range(steps + 1)]
-    return [math.sqrt(math.expm1(0.1 * t + 9.95 * t**2)) for t in times]
-
-
-def flow_levels(s_max: float, steps: int, shift: float = 3.0) -> list[float]:
-    """`steps` + 1 levels from min(s_max, 80) to 0 at equal times t of a shifted flow, s = shift t / (1 - t)."""
-    highest = min(s_max, START)
-    times = [highest / (shift + highest) * (1 - step / steps) for step in range(steps + 1)]
-    return [shift * t / (1 - t) for t in times]
+    coupled: bool = False
+    any_observation: bool = False
 
 
 def start(noise: Noise, s: float) -> torch.Tensor:
@@ -86,24 +64,24 @@ def start(noise: Noise, s: float) -> torch.Tensor:
     return math.sqrt(1 + s**2) * noise()
 
 
-def probability_flow(denoiser: Counted, u: torch.Tensor, levels: Sequence[float]) -> torch.Tensor:
+def probability_flow(denoiser: CountingDenoiser, u: torch.Tensor, levels: Sequence[float]) -> torch.Tensor:
     """Euler steps of the probability-flow ODE down through the levels."""
     for s, s_next in pairwise(levels):
         u = transition(u, denoiser(u, s), s, s_next, eta=0).mean
     return u
 
 
-def replace_seen(u: torch.Tensor, observation: Observation, s: float, noise: Noise) -> torch.Tensor:
-    """u with the observation, noised to level s, in place of the seen cells; soft cells are mixed."""
-    return torch.lerp(u, observation.y + s * noise(), observation.seen.expand_as(u))
+def replace_observed(u: torch.Tensor, observation: LatentObservation, s: float, noise: Noise) -> torch.Tensor:
+    """u with the observation, noised to level s, in place of the observed cells; soft cells are mixed."""
+    return torch.lerp(u, observation.y + s * noise(), observation.weight.expand_as(u))
 
 
-def project(x0: torch.Tensor, observation: Observation) -> torch.Tensor:
-    """x0 with the observation itself in place of the seen cells; soft cells are mixed."""
-    return torch.lerp(x0, observation.y, observation.seen.expand_as(x0))
+def project(x0: torch.Tensor, observation: LatentObservation) -> torch.Tensor:
+    """x0 with the observation itself in place of the observed cells; soft cells are mixed."""
+    return torch.lerp(x0, observation.y, observation.weight.expand_as(x0))
 
 
-def product(
+def gaussian_product(
     mean: torch.Tensor,
     variance: torch.Tensor | float,
     other: torch.Tensor,

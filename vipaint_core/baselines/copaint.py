@@ -7,11 +7,12 @@ from itertools import pairwise
 
 import torch
 
-from ..denoiser import Counted
-from ..observation import Observation
-from ..posterior import transition
-from ..refine import Noise
-from .common import Baseline, Settings, knob, start, vp_levels
+from ..diffusion.denoiser import CountingDenoiser
+from ..diffusion.levels import vp_levels
+from ..diffusion.transition import transition
+from ..problem.observation import LatentObservation
+from ..refiners.common import Noise
+from .common import Baseline, Settings, knob, start
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,9 @@ class CoPaint(Settings):
     tether_growth: float = knob(1.01, 1.0, 1.1, "Growth of the hold from step to step: higher moves less at the end.")
 
 
-def draw(denoiser: Counted, observation: Observation, noise: Noise, settings: CoPaint, s_max: float) -> torch.Tensor:
+def draw(
+    denoiser: CountingDenoiser, observation: LatentObservation, noise: Noise, settings: CoPaint, s_max: float
+) -> torch.Tensor:
     """Descends ||A x0(z) - y||^2 + tether ||z - z_0||^2 in z = u / sqrt(1 + s^2) by rate / sqrt(1 + s^2)."""
     levels = vp_levels(s_max, settings.steps)
     u = start(noise, levels[0])
@@ -40,7 +43,7 @@ def draw(denoiser: Counted, observation: Observation, noise: Noise, settings: Co
         for _ in range(settings.iterations):
             with denoiser.gradients():
                 point = u.detach().requires_grad_()
-                loss = ((denoiser(point, s) - observation.y).square() * observation.seen).sum()
+                loss = ((denoiser(point, s) - observation.y).square() * observation.weight).sum()
                 (gradient,) = torch.autograd.grad(loss, point)
             u = u - rate * (gradient + 2 * tether * (u - origin))
         u = transition(u, denoiser(u, s), s, s_next, eta=0).mean

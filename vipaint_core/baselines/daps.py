@@ -11,11 +11,11 @@ from itertools import pairwise
 
 import torch
 
-from ..denoiser import Counted
-from ..levels import refine_levels
-from ..observation import Observation
-from ..refine import Noise
-from .common import START, Baseline, Settings, diffuse, knob, probability_flow, start
+from ..diffusion.denoiser import CountingDenoiser
+from ..diffusion.levels import LARGEST, karras_levels
+from ..problem.observation import LatentObservation
+from ..refiners.common import Noise
+from .common import Baseline, Settings, diffuse, knob, probability_flow, start
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,14 @@ class DAPS(Settings):
     tau: float = knob(0.01, 1e-4, 1.0, "Assumed noise of the visible cells: lower fits them more closely.")
 
 
-def draw(denoiser: Counted, observation: Observation, noise: Noise, settings: DAPS, s_max: float) -> torch.Tensor:
-    levels = refine_levels(min(s_max, START), settings.steps, s_min=0.1, rho=7)
+def draw(
+    denoiser: CountingDenoiser, observation: LatentObservation, noise: Noise, settings: DAPS, s_max: float
+) -> torch.Tensor:
+    levels = karras_levels(min(s_max, LARGEST), settings.steps, s_min=0.1, rho=7)
     u = start(noise, levels[0])
-    evidence = observation.seen / settings.tau**2
+    evidence = observation.weight / settings.tau**2
     for index, (s, s_next) in enumerate(pairwise(levels)):
-        x0 = probability_flow(denoiser, u, refine_levels(s, settings.ode_steps, s_min=0.01, rho=7))
+        x0 = probability_flow(denoiser, u, karras_levels(s, settings.ode_steps, s_min=0.01, rho=7))
         precision = 1 / s**2 + evidence
         target = (x0 / s**2 + evidence * observation.y) / precision
         rate = settings.rate * (1 - (1 - settings.rate_end) * index / settings.steps)

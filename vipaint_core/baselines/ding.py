@@ -7,11 +7,12 @@ from itertools import pairwise
 
 import torch
 
-from ..denoiser import Counted
-from ..observation import Observation
-from ..posterior import transition
-from ..refine import Noise
-from .common import Baseline, Settings, flow_levels, knob, product, start
+from ..diffusion.denoiser import CountingDenoiser
+from ..diffusion.levels import flow_levels
+from ..diffusion.transition import transition
+from ..problem.observation import LatentObservation
+from ..refiners.common import Noise
+from .common import Baseline, Settings, gaussian_product, knob, start
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,9 @@ class DING(Settings):
     steps: int = knob(28, 2, 1000, "Denoising steps of two network calls each: more is slower and finer.")
 
 
-def draw(denoiser: Counted, observation: Observation, noise: Noise, settings: DING, s_max: float) -> torch.Tensor:
+def draw(
+    denoiser: CountingDenoiser, observation: LatentObservation, noise: Noise, settings: DING, s_max: float
+) -> torch.Tensor:
     """Seen cells: the prior's step times N(y + s_next eps, sigma_y^2), with the noise eps of another draw of it."""
     *levels, _ = flow_levels(s_max, settings.steps)
     u = start(noise, levels[0])
@@ -31,8 +34,8 @@ def draw(denoiser: Counted, observation: Observation, noise: Noise, settings: DI
         eta = s_next / (1 + s_next) / (1 - s_next**2 / s**2) ** 0.5
         mean, variance = transition(u, denoiser(u, s), s, s_next, eta)
         proxy = mean + variance.sqrt() * noise()
-        seen_state = observation.y + proxy - denoiser(proxy, s_next)
-        u = product(mean, variance, seen_state, observation.seen / observation.sigma_y**2, noise)
+        observed_state = observation.y + proxy - denoiser(proxy, s_next)
+        u = gaussian_product(mean, variance, observed_state, observation.weight / observation.sigma_y**2, noise)
     return denoiser(u, levels[-1])
 
 

@@ -8,13 +8,12 @@ from itertools import pairwise
 
 import torch
 
-from .. import refine
-from ..denoiser import Counted
-from ..observation import Observation
-from ..pixels import PixelObservation
-from ..presets import Preset
-from ..refine import Noise
-from .common import Baseline, Settings, knob, start, vp_levels
+from ..diffusion.denoiser import CountingDenoiser
+from ..diffusion.levels import vp_levels
+from ..problem.observation import Observation
+from ..refiners.common import LevelStep, Noise
+from ..refiners.dps import dps_step
+from .common import Baseline, Settings, knob, start
 
 
 @dataclass(frozen=True)
@@ -27,30 +26,29 @@ class DPS(Settings):
     eta: float = knob(1.0, 0.0, 1.0, "Fresh noise per step: 1 as in DDPM, 0 none.")
 
 
-def dps_step(
-    denoiser: Counted,
+def scaled_step(
+    denoiser: CountingDenoiser,
     u: torch.Tensor,
     s: float,
     s_next: float,
-    observation: Observation | PixelObservation,
+    observation: Observation,
     noise: Noise,
     scale: float,
     eta: float,
 ) -> torch.Tensor:
-    """`refine.dps` with the paper's scale, which moves z = u / sqrt(1 + s^2): scale * grad_z ||A x0 - y||."""
-    guidance = scale * math.sqrt((1 + s**2) * (1 + s_next**2))
-    preset = Preset("dps", "", (), steps=0, guidance=guidance, eta=eta)
-    return refine.dps(denoiser, u, s, s_next, observation, noise, preset).u
+    """`refiners.dps` with the paper's scale, which moves z = u / sqrt(1 + s^2): scale * grad_z ||A x0 - y||."""
+    guidance_scale = scale * math.sqrt((1 + s**2) * (1 + s_next**2))
+    return dps_step(denoiser, u, LevelStep(s, s_next, eta=eta, guidance_scale=guidance_scale), observation, noise).u
 
 
 def draw(
-    denoiser: Counted, observation: Observation | PixelObservation, noise: Noise, settings: DPS, s_max: float
+    denoiser: CountingDenoiser, observation: Observation, noise: Noise, settings: DPS, s_max: float
 ) -> torch.Tensor:
     """Of pixels it is latent DPS: the gradient passes through the decoder, too."""
     levels = vp_levels(s_max, settings.steps)
     u = start(noise, levels[0])
     for s, s_next in pairwise(levels):
-        u = dps_step(denoiser, u, s, s_next, observation, noise, settings.scale, settings.eta)
+        u = scaled_step(denoiser, u, s, s_next, observation, noise, settings.scale, settings.eta)
     return u
 
 
@@ -62,4 +60,5 @@ BASELINE = Baseline(
     draw,
     lambda settings: settings.steps,
     needs_gradient=True,
+    any_observation=True,
 )

@@ -12,12 +12,12 @@ from itertools import pairwise
 
 import torch
 
-from ..denoiser import Counted
-from ..levels import refine_levels
-from ..observation import Observation
-from ..posterior import transition
-from ..refine import Noise
-from .common import START, Baseline, Settings, diffuse, knob, project, replace_seen, start
+from ..diffusion.denoiser import CountingDenoiser
+from ..diffusion.levels import LARGEST, karras_levels
+from ..diffusion.transition import transition
+from ..problem.observation import LatentObservation
+from ..refiners.common import Noise
+from .common import Baseline, Settings, diffuse, knob, project, replace_observed, start
 
 
 @dataclass(frozen=True)
@@ -31,17 +31,19 @@ class Langevin(Settings):
     strength: float = knob(5.0, 0.0, 50.0, "Lambda, the guidance of seen cells: higher holds the hole closer to them.")
 
 
-def draw(denoiser: Counted, observation: Observation, noise: Noise, settings: Langevin, s_max: float) -> torch.Tensor:
+def draw(
+    denoiser: CountingDenoiser, observation: LatentObservation, noise: Noise, settings: Langevin, s_max: float
+) -> torch.Tensor:
     """A step treats the model's noise estimate u - x0 in seen cells and x0 in hidden ones as constant."""
-    levels = refine_levels(min(s_max, START), settings.steps, rho=7)
+    levels = karras_levels(min(s_max, LARGEST), settings.steps, rho=7)
     u = start(noise, levels[0])
-    stiffness = 1 + settings.strength * observation.seen
+    stiffness = 1 + settings.strength * observation.weight
     for s, s_next in pairwise(levels):
-        u = replace_seen(u, observation, s, noise)
+        u = replace_observed(u, observation, s, noise)
         for _ in range(settings.inner if s_next > 0 else 0):
             x0 = denoiser(u, s)
             objection = observation.y + settings.strength / (1 + settings.strength) * (u - x0)
-            target = torch.lerp(x0, objection, observation.seen.expand_as(u))
+            target = torch.lerp(x0, objection, observation.weight.expand_as(u))
             u = diffuse(u, target, stiffness / s**2, settings.step_size * s**2, noise)
         u = transition(u, project(denoiser(u, s), observation), s, s_next, eta=0).mean
     return u

@@ -7,11 +7,14 @@ from itertools import pairwise
 
 import torch
 
-from ..denoiser import Counted
-from ..observation import Observation
-from ..posterior import transition
-from ..refine import Noise, evidence
-from .common import Baseline, Settings, knob, start, vp_levels
+from ..diffusion.denoiser import CountingDenoiser
+from ..diffusion.levels import vp_levels
+from ..diffusion.transition import transition
+from ..problem.likelihood import condition
+from ..problem.observation import LatentObservation
+from ..refiners.common import Noise
+from ..refiners.pigdm import likelihood_gradient
+from .common import Baseline, Settings, knob, start
 
 
 @dataclass(frozen=True)
@@ -25,18 +28,20 @@ class PiGDM(Settings):
     eta: float = knob(0.0, 0.0, 1.0, "Fresh noise per step: 1 as in DDPM, 0 none.")
 
 
-def draw(denoiser: Counted, observation: Observation, noise: Noise, settings: PiGDM, s_max: float) -> torch.Tensor:
-    """Moves u by J^T (y - x0) r^2 / (r^2 + sigma_y^2); `refine.pigdm` moves x0, by Bayes' rule.
+def draw(
+    denoiser: CountingDenoiser, observation: LatentObservation, noise: Noise, settings: PiGDM, s_max: float
+) -> torch.Tensor:
+    """Moves u by J^T (y - x0) r^2 / (r^2 + sigma_y^2); `refiners.pigdm` moves x0, by Bayes' rule.
 
     With alpha = 1 / (1 + s^2) the code's sqrt(alpha_t alpha_s) grad_z in z is grad_u in u.
     """
     levels = vp_levels(s_max, settings.steps)
     u = start(noise, levels[0])
     for s, s_next in pairwise(levels):
-        x0, gradient, _ = evidence(denoiser, u, s, observation)
-        mean, variance = transition(u, observation.condition(x0, s), s, s_next, settings.eta)
-        pull = s**2 / (1 + s**2) * (1 - observation.seen) * gradient
-        u = mean + variance.sqrt() * noise() + settings.weight * pull
+        x0, gradient, _ = likelihood_gradient(denoiser, u, s, observation)
+        mean, variance = transition(u, condition(observation, x0, s), s, s_next, settings.eta)
+        guidance = s**2 / (1 + s**2) * (1 - observation.weight) * gradient
+        u = mean + variance.sqrt() * noise() + settings.weight * guidance
     return u
 
 

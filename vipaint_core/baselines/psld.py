@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import torch
 
-from ..denoiser import Counted
-from ..observation import Observation
-from ..refine import Noise
+from ..diffusion.denoiser import CountingDenoiser
+from ..problem.observation import LatentObservation
+from ..refiners.common import Noise
 from . import dps
 from .common import Baseline, Settings, knob
 
@@ -28,7 +28,9 @@ class PSLD(Settings):
     eta: float = knob(0.0, 0.0, 1.0, "Fresh noise per step: 1 as in DDPM, 0 none.")
 
 
-def draw(denoiser: Counted, observation: Observation, noise: Noise, settings: PSLD, s_max: float) -> torch.Tensor:
+def draw(
+    denoiser: CountingDenoiser, observation: LatentObservation, noise: Noise, settings: PSLD, s_max: float
+) -> torch.Tensor:
     both = dps.DPS(settings.steps, settings.omega + settings.gamma, settings.eta)
     return dps.draw(denoiser, observation, noise, both, s_max)
 
@@ -41,4 +43,5 @@ BASELINE = Baseline(
     draw,
     lambda settings: settings.steps,
     needs_gradient=True,
+    any_observation=True,
 )

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import torch
 
-from ..denoiser import Counted
-from ..observation import Observation
-from ..refine import Noise
-from .common import Baseline, Settings, knob, vp_levels
+from ..diffusion.denoiser import CountingDenoiser
+from ..diffusion.levels import vp_levels
+from ..problem.observation import LatentObservation
+from ..refiners.common import Noise
+from .common import Baseline, Settings, knob
 
 
 @dataclass(frozen=True)
@@ -22,13 +23,15 @@ class REDDiff(Settings):
     weight: float = knob(0.25, 0.0, 10.0, "Weight of the model against the visible cells: higher is smoother.")
 
 
-def draw(denoiser: Counted, observation: Observation, noise: Noise, settings: REDDiff, s_max: float) -> torch.Tensor:
+def draw(
+    denoiser: CountingDenoiser, observation: LatentObservation, noise: Noise, settings: REDDiff, s_max: float
+) -> torch.Tensor:
     """The regulariser's gradient with the linear weight s is weight * (mu - x0): no backward pass."""
     mu = observation.y.clone()
     optimiser = torch.optim.Adam([mu], lr=settings.rate, betas=(0.9, 0.99))
     # Both terms are means over their own cells.
-    cells = observation.seen[0].numel() / observation.seen.flatten(1).sum(1).clamp_min(1)
-    residual_weight = cells[:, None, None, None] * observation.seen
+    cells = observation.weight[0].numel() / observation.weight.flatten(1).sum(1).clamp_min(1)
+    residual_weight = cells[:, None, None, None] * observation.weight
     for s in vp_levels(s_max, settings.steps)[:-1]:
         x0 = denoiser(mu + s * noise(), s)
         mu.grad = settings.weight * (mu - x0) + residual_weight * (mu - observation.y)

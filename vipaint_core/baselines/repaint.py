@@ -7,11 +7,12 @@ from itertools import pairwise
 
 import torch
 
-from ..denoiser import Counted
-from ..observation import Observation
-from ..posterior import transition
-from ..refine import Noise
-from .common import Baseline, Settings, knob, replace_seen, start, vp_levels
+from ..diffusion.denoiser import CountingDenoiser
+from ..diffusion.levels import vp_levels
+from ..diffusion.transition import transition
+from ..problem.observation import LatentObservation
+from ..refiners.common import Noise
+from .common import Baseline, Settings, knob, replace_observed, start
 
 
 @dataclass(frozen=True)
@@ -20,9 +21,9 @@ class RePaint(Settings):
 
     steps: int = knob(250, 1, 1000, "Denoising steps: more is slower and finer.")
     jump: int = knob(10, 1, 100, "Steps that a jump goes back: longer ones join the hole to the rest better.")
-    resamplings: int = knob(10, 1, 50, "How often every stretch is walked: more is slower, with fewer seams.")
+    resamplings: int = knob(10, 1, 50, "How often every stretch is taken: more is slower, with fewer seams.")
 
-    def walk(self) -> list[int]:
+    def visits(self) -> list[int]:
         """Indices of the levels in the order of visits, as the released schedule has them."""
         visited = [0]
         for index in range(1, self.steps + 1):
@@ -33,16 +34,18 @@ class RePaint(Settings):
         return visited
 
 
-def draw(denoiser: Counted, observation: Observation, noise: Noise, settings: RePaint, s_max: float) -> torch.Tensor:
+def draw(
+    denoiser: CountingDenoiser, observation: LatentObservation, noise: Noise, settings: RePaint, s_max: float
+) -> torch.Tensor:
     levels = vp_levels(s_max, settings.steps)
     u = start(noise, levels[0])
-    for here, there in pairwise(settings.walk()):
+    for here, there in pairwise(settings.visits()):
         s, s_next = levels[here], levels[there]
         if there < here:
             u = u + (s_next**2 - s**2) ** 0.5 * noise()
         else:
             mean, variance = transition(u, denoiser(u, s), s, s_next)
-            u = replace_seen(mean + variance.sqrt() * noise(), observation, s_next, noise)
+            u = replace_observed(mean + variance.sqrt() * noise(), observation, s_next, noise)
     return u
 
 
@@ -52,5 +55,5 @@ BASELINE = Baseline(
     "Lugmayr et al. 2022, arXiv 2201.09865",
     RePaint,
     draw,
-    lambda settings: sum(there > here for here, there in pairwise(settings.walk())),
+    lambda settings: sum(there > here for here, there in pairwise(settings.visits())),
 )

@@ -11,11 +11,12 @@ from itertools import pairwise
 
 import torch
 
-from ..denoiser import Counted
-from ..observation import Observation
-from ..refine import Noise
-from .common import Baseline, Settings, knob, probability_flow, product, project, start, vp_levels
-from .dps import dps_step
+from ..diffusion.denoiser import CountingDenoiser
+from ..diffusion.levels import vp_levels
+from ..problem.observation import LatentObservation
+from ..refiners.common import Noise
+from .common import Baseline, Settings, gaussian_product, knob, probability_flow, project, start
+from .dps import scaled_step
 
 
 @dataclass(frozen=True)
@@ -37,17 +38,19 @@ class ReSample(Settings):
         return 0 < left <= self.steps - self.steps // 3 and left % 10 == 0
 
 
-def draw(denoiser: Counted, observation: Observation, noise: Noise, settings: ReSample, s_max: float) -> torch.Tensor:
+def draw(
+    denoiser: CountingDenoiser, observation: LatentObservation, noise: Noise, settings: ReSample, s_max: float
+) -> torch.Tensor:
     levels = vp_levels(s_max, settings.steps)
     u = start(noise, levels[0])
     for index, (s, s_next) in enumerate(pairwise(levels)):
-        u = dps_step(denoiser, u, s, s_next, observation, noise, settings.scale / (1 + s**2), eta=0.0)
+        u = scaled_step(denoiser, u, s, s_next, observation, noise, settings.scale / (1 + s**2), eta=0.0)
         if settings.is_hard(index):
             # The last step goes to 0 and so is the estimate.
             x0 = probability_flow(denoiser, u, [*levels[index + 1 : index + 1 + settings.ahead], 0.0])
             # In z the released sigma^2 is 40 times the variance of DDPM's step, and so it is in u.
             spread = settings.variance * s_next**2 * (s**2 - s_next**2) / s**2
-            u = product(project(x0, observation), s_next**2, u, 1 / spread, noise)
+            u = gaussian_product(project(x0, observation), s_next**2, u, 1 / spread, noise)
     return project(u, observation)
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 
-from ..denoiser import Counted
-from ..observation import Observation
-from ..particles import walk
-from ..presets import Preset
-from ..refine import Estimate, Noise, evidence
-from .common import Baseline, Settings, knob, start, vp_levels
+from ..diffusion.denoiser import CountingDenoiser
+from ..diffusion.levels import vp_levels
+from ..problem.observation import LatentObservation
+from ..refiners.common import Estimate, LevelStep, Noise
+from ..refiners.pigdm import likelihood_gradient
+from ..sampling.smc import twisted_smc
+from .common import Baseline, Settings, knob, start
 
 
 @dataclass(frozen=True)
@@ -22,38 +24,39 @@ class TDS(Settings):
     plus the observation noise. The number of particles (there 4) is the number of fills."""
 
     steps: int = knob(100, 1, 1000, "Denoising steps: more is slower and closer to exact.")
-    threshold: float = knob(
+    ess_threshold: float = knob(
         1.0, 0.0, 1.0, "Resample below this share of effective particles: 1 at every step, 0 never and so not exact."
     )
 
 
-def draw(denoiser: Counted, observation: Observation, noise: Noise, settings: TDS, s_max: float) -> torch.Tensor:
+def draw(
+    denoiser: CountingDenoiser, observation: LatentObservation, noise: Noise, settings: TDS, s_max: float
+) -> torch.Tensor:
     """All rows are particles of one image.
 
     Proposal: the prior's step from x0 + s^2 grad log p(y | u), with p(y | u) = N(y; A x0, r^2 + sigma_y^2).
     """
-    levels = vp_levels(s_max, settings.steps)
-    u = start(noise, levels[0])
-    preset = Preset("tds", "", (), steps=0)
-    weight = u.new_zeros(len(u))
-    return walk(
-        guided,
+    steps = [LevelStep(s, s_next) for s, s_next in pairwise(vp_levels(s_max, settings.steps))]
+    u = start(noise, steps[0].s)
+    return twisted_smc(
+        estimate,
         denoiser,
         u,
-        weight,
-        levels,
+        u.new_zeros(len(u)),
+        steps,
         observation,
         noise,
-        preset,
-        threshold=lambda _: settings.threshold,
-        strength=lambda _: 1.0,
+        threshold=lambda _: settings.ess_threshold,
+        scale=lambda _: 1.0,
     ).u
 
 
-def guided(denoiser: Counted, u: torch.Tensor, s: float, observation: Observation, *_: object) -> Estimate:
-    """`refine.pigdm` without its exact conditioning of seen cells, which TDS does not have."""
-    x0, gradient, log_likelihood = evidence(denoiser, u, s, observation)
-    return Estimate(x0, x0 + s**2 * gradient, log_likelihood)
+def estimate(
+    denoiser: CountingDenoiser, u: torch.Tensor, step: LevelStep, observation: LatentObservation, *_: object
+) -> Estimate:
+    """`refiners.pigdm` without its exact conditioning of observed cells, which TDS does not have."""
+    x0, gradient, log_likelihood = likelihood_gradient(denoiser, u, step.s, observation)
+    return Estimate(x0, x0 + step.s**2 * gradient, log_likelihood)
 
 
 BASELINE = Baseline(
@@ -64,5 +67,5 @@ BASELINE = Baseline(
     draw,
     lambda settings: settings.steps,
     needs_gradient=True,
-    particles=True,
+    coupled=True,
 )

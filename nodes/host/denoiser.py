@@ -1,0 +1,229 @@
+"""The host's MODEL and CONDITIONING as a differentiable denoiser.
+
+Everything runs inside the host's own guider, so that CFG, LoRA, ControlNet, area conditioning and
+hooks work as they do in KSampler; `model_wrap` below is the host's CFG-combined x0 prediction.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import comfy.model_management
+import comfy.samplers
+import torch
+from comfy.model_patcher import ModelPatcher
+
+from ...vipaint_core import Denoiser, JacobianFree
+from ...vipaint_core.diffusion.jacobian_free import step_for
+from .autograd import (
+    OverwrittenTensorError,
+    PlainKernels,
+    differentiable,
+    gradients,
+    ordinary_conditioning,
+    refuse_backward_outside,
+)
+from .checkpointing import checkpointed
+from .failures import named_failures
+from .loading import check_weights, for_gradients, loaded_beside
+from .model_info import ModelInfo
+
+T = TypeVar("T")
+# work(denoiser, device)
+Work = Callable[[Denoiser, torch.device], T]
+# The host's CONDITIONING: encoded prompts with their settings.
+Conditioning = list[list[Any]]
+
+# Ways to get gradients, each in less memory than the one before.
+GRADIENT_MODES = ("full", "checkpointed", "jacobian_free")
+# Hooks and patches read the schedule of a run to know where they are in it.
+_SCHEDULE_STEPS = 30
+
+
+@dataclass(frozen=True)
+class SamplingInputs:
+    """What every node that paints is given.
+
+    cfg: guidance by the prompt; 1 leaves the negative one out.
+    gradients: one of `GRADIENT_MODES`, or `memory.AUTO`.
+    """
+
+    model: ModelPatcher
+    info: ModelInfo
+    positive: Conditioning
+    negative: Conditioning
+    cfg: float
+    seed: int
+    gradients: str
+
+
+def open_denoiser(
+    inputs: SamplingInputs,
+    work: Work[T],
+    *,
+    shape: tuple[int, ...],
+    gradient: bool,
+    extra_networks: Sequence[ModelPatcher] = (),
+    mode: str = "full",
+    activation_bytes: float = 0.0,
+) -> T:
+    """Runs `work(denoiser, device)` inside the host's guider and returns its result.
+
+    `work` runs without inference mode and without gradients; again, once, where a network turns out to write into what
+    backward needs. The caller's model, its parameters' flags and the host's state are as before when this returns.
+
+    shape: (rows, C, H, W) of the largest batch that `work` will ask for, in model scale; the host plans its memory
+        with it.
+    gradient: the denoiser is differentiable in u inside its `gradients()`.
+    extra_networks: patchers of other networks that `work` calls, loaded and made differentiable together with the
+        model.
+    mode: one of `GRADIENT_MODES`. `full` keeps every activation for backward, `checkpointed` the inputs of the
+        network's blocks, to the same result, `jacobian_free` nothing: see `JacobianFree`. Extra networks are
+        differentiated in any case, in blocks where it is not `full`.
+    activation_bytes: what activations will take, for which the host unloads other models.
+
+    Raises ModelError where the host cannot run the model on these inputs, StreamedWeightsError where it cannot load it
+    as a whole for backward.
+    """
+    backward = gradient and mode != "jacobian_free"
+    patcher = for_gradients(inputs.model, activation_bytes) if backward else inputs.model
+    if extra_networks:
+        patcher = patcher.clone()
+        # Loaded later they could push the model out of memory while it is in use.
+        patcher.set_additional_models("vipaint", list(extra_networks))
+    sampling = patcher.get_model_object("model_sampling")
+    sigmas = comfy.samplers.calculate_sigmas(sampling, "simple", _SCHEDULE_STEPS)
+    guider = comfy.samplers.CFGGuider(patcher)
+    guider.set_conds(inputs.positive, inputs.negative)
+    guider.set_cfg(inputs.cfg)
+    secant = step_for(inputs.model.model.get_dtype_inference()) if gradient and not backward else None
+    zeros = inputs.info.add_frame_axis(torch.zeros(shape))
+
+    def run() -> T:
+        runner = _Runner(work, inputs.info, backward, extra_networks, mode != "full", secant)
+        try:
+            guider.sample(zeros, zeros, runner, sigmas, disable_pbar=True, seed=inputs.seed)
+        except Exception:
+            if runner.started:
+                raise
+            with named_failures():
+                raise
+        if not runner.results:
+            raise RuntimeError("VIPaint: a wrapper of another extension replaced the sampling loop; disable it")
+        return runner.results[0]
+
+    with contextlib.suppress(OverwrittenTensorError):
+        return run()
+    return run()
+
+
+class _Runner(comfy.samplers.Sampler, Generic[T]):
+    """A host sampler that hands its model to `work` instead of following the schedule."""
+
+    def __init__(
+        self,
+        work: Work[T],
+        info: ModelInfo,
+        backward: bool,
+        extra_networks: Sequence[ModelPatcher],
+        in_blocks: bool,
+        secant: float | None,
+    ) -> None:
+        self.work, self.info, self.backward, self.extra_networks = work, info, backward, extra_networks
+        self.in_blocks, self.secant = in_blocks, secant
+        self.started, self.results = False, list[T]()
+
+    def sample(
+        self,
+        model_wrap: Any,
+        sigmas: torch.Tensor,
+        extra_args: dict[str, Any],
+        callback: Any,
+        noise: torch.Tensor,
+        latent_image: torch.Tensor | None = None,
+        denoise_mask: torch.Tensor | None = None,
+        disable_pbar: bool = False,
+    ) -> torch.Tensor:
+        self.started = True
+        options = {"model_options": extra_args.get("model_options", {}), "seed": extra_args.get("seed")}
+        ambient = torch.is_inference_mode_enabled()
+        denoiser: Denoiser = HostDenoiser(model_wrap, options, self.info, self.backward, ambient)
+        if self.secant is not None:
+            denoiser = JacobianFree(denoiser, self.secant)
+        patchers = [model_wrap.model_patcher, *loaded_beside(model_wrap)] if self.backward else self.extra_networks
+        with torch.inference_mode(False), torch.no_grad(), contextlib.ExitStack() as stack:
+            if patchers:
+                check_weights(patchers)
+                networks = [patcher.model for patcher in patchers]
+                stack.enter_context(differentiable(networks))
+                if self.backward:
+                    stack.enter_context(ordinary_conditioning(model_wrap))
+                if self.in_blocks:
+                    stack.enter_context(checkpointed(networks, PlainKernels))
+            self.results.append(self.work(denoiser, noise.device))
+        return noise
+
+
+class HostDenoiser:
+    """The core's denoiser: the host's CFG-combined prediction of x0, in the core's coordinate."""
+
+    def __init__(
+        self, model_wrap: Any, options: dict[str, Any], info: ModelInfo, differentiable: bool, ambient: bool
+    ) -> None:
+        """ambient: whether the host runs nodes in inference mode."""
+        self._model_wrap, self._options, self._info = model_wrap, options, info
+        self._differentiable, self._inside = differentiable, False
+        # As the host's own samplers run it, but for what autograd will meet again.
+        self._inference = ambient and not differentiable
+        self._last = math.inf
+
+    def __call__(self, u: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        if float(s.max()) > self._last:
+            _rewind_hooks(self._model_wrap)
+        self._last = float(s.max())
+        coordinate = self._info.coordinate
+        z, sigma = coordinate.to_host(u.float(), s.float())
+        # The host counts a flow's time from 0 to 1, without the scale of its noise.
+        sigma = (sigma / coordinate.noise_scale if coordinate.flow else sigma).clone()
+        if self._inside:
+            with named_failures():
+                return refuse_backward_outside(self._predict(z, sigma))
+        if torch.is_grad_enabled():
+            raise RuntimeError("VIPaint: a differentiated call belongs inside `denoiser.gradients()`")
+        with named_failures(), torch.inference_mode(self._inference), torch.no_grad():
+            x0 = self._predict(z, sigma)
+        # Outside inference mode a clone is an ordinary tensor again.
+        return x0.clone()
+
+    def _predict(self, z: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        x0: torch.Tensor = self._model_wrap(self._info.add_frame_axis(z), sigma, **self._options)
+        return self._info.drop_frame_axis(x0)
+
+    @contextlib.contextmanager
+    def gradients(self) -> Iterator[None]:
+        """The context for differentiated calls and their backward passes."""
+        if not self._differentiable:
+            raise RuntimeError("VIPaint: the denoiser was opened without gradients")
+        with gradients(self._model_wrap.inner_model):
+            self._inside = True
+            try:
+                yield
+            finally:
+                self._inside = False
+
+
+def _rewind_hooks(model_wrap: Any) -> None:
+    """Scheduled hooks only move towards less noise; a fit goes up again at every step."""
+    groups = [cond["hooks"] for conds in model_wrap.conds.values() for cond in conds if cond.get("hooks") is not None]
+    if all(hook.hook_keyframe.is_empty() for group in groups for hook in group.hooks):
+        return
+    for group in groups:
+        group.reset()
+    # Weights that were merged for another part of the schedule.
+    model_wrap.model_patcher.cached_hook_patches.clear()
+    model_wrap.model_patcher.patch_hooks(None)

@@ -1,0 +1,104 @@
+"""From the host's pictures, latents and masks (1 = to be painted) to the core's observation."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from comfy.sd import VAE
+from einops import rearrange
+
+from ..vipaint_core import LatentObservation, measure_crosstalk
+from ..vipaint_core.imaging.holes import fill_from_elsewhere, fill_from_nearest, latent_hole, pad_to_cells
+from . import validation
+from .errors import InputError
+from .host.model_info import ModelInfo
+
+
+class PictureInputs(NamedTuple):
+    """Where the picture comes from: `latent_image` with its noise mask or `mask`, or `image`, `mask` and `vae`."""
+
+    latent_image: dict[str, Any] | None
+    image: torch.Tensor | None
+    mask: torch.Tensor | None
+    vae: VAE | None
+
+
+class Encoded(NamedTuple):
+    """samples: (B, C, h, w) in the host's scale. hole: (B, 1, H, W). picture: (B, H, W, C), what was encoded."""
+
+    samples: torch.Tensor
+    hole: torch.Tensor
+    picture: torch.Tensor
+
+
+def observe(info: ModelInfo, given: PictureInputs, with_crosstalk: bool = False) -> LatentObservation:
+    """The observation of a picture, on the CPU.
+
+    with_crosstalk: also measure how the visible cells of an image depend on what is put into the hole.
+    """
+    if given.latent_image is not None and given.image is not None:
+        raise InputError("image", "either latent_image or image", "both", "Disconnect one of them.")
+    others: list[torch.Tensor] = []
+    if given.latent_image is not None:
+        samples = validation.check_latent(info, given.latent_image)
+        noise_mask = given.latent_image.get("noise_mask")
+        name, mask = ("mask", given.mask) if given.mask is not None else ("latent_image", noise_mask)
+        if mask is None:
+            raise InputError(
+                "mask",
+                "a mask, connected here or set with Set Latent Noise Mask",
+                "none",
+                "White areas of the mask are painted.",
+            )
+        hole = validation.check_mask(name, mask, len(samples))
+    elif given.image is not None:
+        samples, hole, picture = _encoded(info, given.image, given.mask, given.vae)
+        if with_crosstalk:
+            others = [encode(given.vae, other) for other in fill_from_elsewhere(picture, hole)]
+    else:
+        raise InputError(
+            "latent_image",
+            "latent_image with a noise mask, or image, mask and vae",
+            "neither",
+            "Connect one of the two.",
+        )
+    # Nodes run in inference mode, whose tensors autograd refuses: leave it and copy.
+    with torch.inference_mode(False), torch.no_grad():
+
+        def in_model_scale(samples: torch.Tensor) -> torch.Tensor:
+            return info.to_model_scale(samples.detach().clone().float()).cpu().clone()
+
+        weight = (1 - latent_hole(hole.detach().clone(), samples.shape[-2:])).cpu().clone()
+        latents = in_model_scale(samples)
+        if not others:
+            return LatentObservation.masked(latents, weight)
+        moved = torch.stack([in_model_scale(other) for other in others]) - latents
+        kernel, variance = measure_crosstalk(moved, weight > 0)
+        return LatentObservation.masked(latents, weight, crosstalk=kernel, crosstalk_variance=variance)
+
+
+def _encoded(info: ModelInfo, image: torch.Tensor, mask: torch.Tensor | None, vae: VAE | None) -> Encoded:
+    for name, given in (("mask", mask), ("vae", vae)):
+        if given is None:
+            raise InputError(
+                name, "image, mask and vae together", f"no {name}", "Connect it, or use latent_image instead."
+            )
+    assert mask is not None and vae is not None
+    validation.check_vae(vae)
+    picture = validation.check_image("image", image)
+    hole = validation.check_mask("mask", mask, len(picture))
+    validation.check_same_size("mask", hole, picture)
+    cell = int(vae.spacial_compression_encode())
+    padded, hole = pad_to_cells(rearrange(picture, "b h w c -> b c h w"), cell), pad_to_cells(hole, cell)
+    picture = fill_from_nearest(rearrange(padded, "b c h w -> b h w c"), hole)
+    samples = validation.check_latent(info, {"samples": encode(vae, picture)}, "vae")
+    return Encoded(samples, hole, picture)
+
+
+def encode(vae: VAE, pictures: torch.Tensor) -> torch.Tensor:
+    """Latents of pictures (B, H, W, C). Autoencoders of films would take a batch for the frames of one film."""
+    if getattr(vae, "latent_dim", 2) == 3:
+        return torch.cat([vae.encode(picture[None]) for picture in pictures])
+    samples: torch.Tensor = vae.encode(pictures)
+    return samples

@@ -1,0 +1,240 @@
+"""What all painting nodes run through: checked inputs, a method, and the denoiser within memory."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+
+import comfy.model_management
+import torch
+from comfy.model_patcher import ModelPatcher
+
+from ..vipaint_core import (
+    PRESETS,
+    Denoiser,
+    DrawMethod,
+    FitState,
+    FittedPosterior,
+    LatentObservation,
+    Preset,
+    Progress,
+    SampleState,
+    draw_fills,
+    fit,
+    initial_posterior,
+    posterior_method,
+)
+from ..vipaint_core.problem.observation import Observation
+from . import validation
+from .host.decoder import HostDecoder
+from .host.denoiser import Conditioning, SamplingInputs
+from .host.memory import MemoryDemand, not_finite, run_within_memory
+from .host.model_info import ModelInfo, model_info
+from .host.progress import reporter
+from .observation import PictureInputs, observe
+
+log = logging.getLogger(__name__)
+
+T_co = TypeVar("T_co", covariant=True)
+O = TypeVar("O", bound=Observation)  # noqa: E741  (short in signatures)
+# Rows that are drawn together, where memory allows.
+BATCH = 8
+
+
+@dataclass
+class RunState:
+    """What a run has finished; after the end of memory it goes on from here."""
+
+    fitting: FitState = field(default_factory=FitState)
+    drawing: SampleState = field(default_factory=SampleState)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a method is run with. batch: rows at once, at most."""
+
+    denoiser: Denoiser
+    device: torch.device
+    batch: int
+    seed: int
+    state: RunState
+    report: Callable[[Progress], None]
+
+
+class Method(Protocol[T_co]):
+    """What a node does with the denoiser.
+
+    demand: what it asks of memory.
+    fit_calls, draw_calls: network calls that it plans.
+    """
+
+    @property
+    def demand(self) -> MemoryDemand: ...
+
+    @property
+    def fit_calls(self) -> int: ...
+
+    @property
+    def draw_calls(self) -> int: ...
+
+    def run(self, run: Run) -> T_co:
+        """Goes on from `run.state`."""
+
+
+def sampling_inputs(
+    model: ModelPatcher, positive: Conditioning, negative: Conditioning, cfg: float, seed: int, gradients: str
+) -> SamplingInputs:
+    """The inputs that painting nodes share, checked. Raises InputError."""
+    info = model_info(model)
+    validation.check_conditioning("positive", positive)
+    validation.check_conditioning("negative", negative)
+    return SamplingInputs(model, info, positive, negative, cfg, seed, gradients)
+
+
+def run_method(inputs: SamplingInputs, method: Method[T_co]) -> T_co:
+    """Runs a method inside the host, in the memory that there is. Raises InputError."""
+    state = RunState()
+    report = reporter(inputs.model, inputs.info, method.fit_calls, method.draw_calls)
+
+    def work(denoiser: Denoiser, device: torch.device, batch: int) -> T_co:
+        return method.run(Run(denoiser, device, batch, inputs.seed, state, report))
+
+    return run_within_memory(inputs, method.demand, work, state.drawing)
+
+
+@dataclass(frozen=True)
+class Draws(Generic[O]):
+    """Fills by a method of the core; the result is their latents (B * fills, C, H, W) in model scale.
+
+    first: number of the first fill.
+    batch: rows that are drawn together, where memory allows.
+    decoder: what the observation's pixels are compared through, if anything.
+    """
+
+    observation: O
+    method: DrawMethod[O]
+    fills: int
+    first: int = 0
+    batch: int = BATCH
+    decoder: HostDecoder | None = None
+
+    @property
+    def demand(self) -> MemoryDemand:
+        coupled, rows = self.method.coupled, len(self.observation.y) * self.fills
+        return MemoryDemand(
+            self.observation.shape,
+            1 if coupled else min(rows, self.batch),
+            self.fills if coupled else 0,
+            self.method.needs_gradient,
+            decoder=self.decoder,
+        )
+
+    @property
+    def fit_calls(self) -> int:
+        return 0
+
+    @property
+    def draw_calls(self) -> int:
+        return self.method.planned_calls(len(self.observation.y), self.fills, self.batch)
+
+    def run(self, run: Run) -> torch.Tensor:
+        return draw_fills(
+            run.denoiser,
+            self.observation.to(run.device),
+            self.method,
+            run.seed,
+            self.fills,
+            first=self.first,
+            batch=run.batch,
+            state=run.state.drawing,
+            callback=run.report,
+        ).latents
+
+
+class Painted(NamedTuple):
+    """A fitted posterior on the CPU and, where fills were asked for, their latents in model scale."""
+
+    fitted: FittedPosterior
+    latents: torch.Tensor | None
+
+
+@dataclass(frozen=True)
+class FitAndDraw:
+    """Fits a preset's posterior, then draws `fills` per picture from it (0: fits only)."""
+
+    observation: LatentObservation
+    preset: Preset
+    info: ModelInfo
+    fills: int
+
+    def _draws(self, fitted: FittedPosterior) -> Draws[LatentObservation]:
+        return Draws(fitted.observation, posterior_method(fitted.preset, fitted.posterior), self.fills)
+
+    @property
+    def _planned(self) -> Draws[LatentObservation]:
+        """The draws from the fit's start, which ask for as much as those from its end."""
+        start = initial_posterior(self.observation, self.preset.fit, self.info.largest_level)
+        return self._draws(FittedPosterior(start, self.observation, self.preset))
+
+    @property
+    def demand(self) -> MemoryDemand:
+        draws, config = self._planned.demand, self.preset.fit
+        rows = len(self.observation.y) * config.draws if config.steps else 0
+        return MemoryDemand(
+            draws.shape,
+            max(draws.batch, 1),
+            max(draws.inseparable, rows),
+            self.preset.needs_gradient,
+            config.calls_per_step if config.steps else 1,
+        )
+
+    @property
+    def fit_calls(self) -> int:
+        return self.preset.fit.calls
+
+    @property
+    def draw_calls(self) -> int:
+        return self._planned.draw_calls if self.fills else 0
+
+    def run(self, run: Run) -> Painted:
+        fitted = fit(
+            run.denoiser,
+            self.observation.to(run.device),
+            self.preset,
+            run.seed,
+            s_max=self.info.largest_level,
+            family=self.info.family,
+            state=run.state.fitting,
+            callback=run.report,
+        )
+        latents = self._draws(fitted).run(run) if self.fills else None
+        return Painted(fitted.to("cpu"), latents)
+
+
+def paint(inputs: SamplingInputs, picture: PictureInputs, preset: str, fills: int) -> Painted:
+    """Fits a preset's posterior of a picture and draws `fills` fills from it, none where that is 0."""
+    chosen = PRESETS[preset]
+    observation = observe(inputs.info, picture, with_crosstalk=chosen.refiner.uses_crosstalk)
+    if is_complete(observation):
+        chosen = chosen.with_changes(fit={"steps": 0})
+    return run_method(inputs, FitAndDraw(observation, chosen, inputs.info, fills))
+
+
+def is_complete(observation: LatentObservation) -> bool:
+    """Whether nothing is to be painted, which the log says."""
+    complete = bool(observation.complete.all())
+    if complete:
+        log.warning("VIPaint: the mask is black everywhere, so there is nothing to paint; the picture is returned")
+    return complete
+
+
+def to_latent(info: ModelInfo, latents: torch.Tensor) -> dict[str, Any]:
+    """The host's LATENT of latents in model scale. Raises InputError for numbers that are not finite."""
+    if not bool(torch.isfinite(latents).all()):
+        raise not_finite()
+    out = info.to_host_latent(latents.float())
+    # Older hosts (0.16) know no other latents than float32.
+    dtype = getattr(comfy.model_management, "intermediate_dtype", lambda: torch.float32)()
+    return {"samples": out.to(device=comfy.model_management.intermediate_device(), dtype=dtype)}

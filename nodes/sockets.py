@@ -1,0 +1,111 @@
+"""Inputs and outputs that several nodes share."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..vipaint_core import PRESETS
+from .host.denoiser import GRADIENT_MODES
+from .host.memory import AUTO
+
+CATEGORY = "VIPaint"
+PosteriorType = io.Custom("VIPAINT_POSTERIOR")
+CropType = io.Custom("VIPAINT_CROP")
+
+
+def model_inputs() -> list[io.Input]:
+    return [
+        io.Model.Input("model", tooltip="Any diffusion or rectified-flow image model; no inpainting model is needed."),
+        io.Conditioning.Input("positive", tooltip="What the picture should show. One prompt for all pictures."),
+        io.Conditioning.Input("negative", tooltip="What to move away from. Unused where cfg is 1."),
+    ]
+
+
+def seed_input() -> io.Input:
+    return io.Int.Input(
+        "seed",
+        default=0,
+        min=0,
+        max=0xFFFFFFFFFFFFFFFF,
+        control_after_generate=True,
+        tooltip="The same seed and settings give the same result.",
+    )
+
+
+def cfg_input() -> io.Input:
+    return io.Float.Input(
+        "cfg",
+        default=4.0,
+        min=0.0,
+        max=100.0,
+        step=0.1,
+        round=0.01,
+        tooltip="Guidance by the prompt: higher follows it more closely with less variety. 1 ignores the negative "
+        "prompt and takes half the time.",
+    )
+
+
+def fills_input(default: int = 4) -> io.Input:
+    return io.Int.Input(
+        "fills",
+        default=default,
+        min=1,
+        max=64,
+        tooltip="How many different fills to draw for each picture; time grows with it.",
+    )
+
+
+def preset_input() -> io.Input:
+    words = " ".join(f"{preset.name}: {preset.description}" for preset in PRESETS.values())
+    return io.Combo.Input("preset", options=list(PRESETS), default="balanced", tooltip=words)
+
+
+def picture_inputs() -> list[io.Input]:
+    return [
+        io.Latent.Input(
+            "latent_image",
+            optional=True,
+            tooltip="An encoded picture with a noise mask (Set Latent Noise Mask). Use this or image, mask and vae.",
+        ),
+        io.Image.Input(
+            "image",
+            optional=True,
+            tooltip="The picture to paint in, of any size; needs mask and vae. The hole is covered before encoding, so "
+            "that nothing hidden leaks into the result.",
+        ),
+        io.Mask.Input(
+            "mask",
+            optional=True,
+            tooltip="White is painted, black is kept, grey is kept loosely. Replaces a noise mask.",
+        ),
+        io.Vae.Input("vae", optional=True, tooltip="The model's VAE, to encode image. Not needed with latent_image."),
+    ]
+
+
+def gradients_input() -> io.Input:
+    return io.Combo.Input(
+        "gradients",
+        options=[AUTO, *GRADIENT_MODES],
+        default=AUTO,
+        optional=True,
+        advanced=True,
+        tooltip="How presets with gradients get them. full: exact, most memory. checkpointed: the same result in a part "
+        "of the memory, in up to two and a half times the time. jacobian_free: nearly the same without a backward pass, "
+        "in the memory of KSampler; also for quantised and streamed weights. auto: the first that fits. The next takes "
+        "over where memory ends.",
+    )
+
+
+def posterior_output() -> io.Output:
+    return PosteriorType.Output(
+        "posterior",
+        tooltip="The fitted posterior: draw more fills from it with VIPaint Sample Posterior, or save it.",
+    )
+
+
+def latent_output() -> io.Output:
+    return io.Latent.Output(
+        "latent",
+        tooltip="The fills, all of the first picture first. Decoded, a picture whose size is no multiple of the VAE's "
+        "cell (8 pixels for most) is larger at the right and the bottom: VIPaint Composite cuts it to its size.",
+    )

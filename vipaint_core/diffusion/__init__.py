@@ -1,0 +1,1 @@
+"""Noise levels, the denoiser contract and the prior's own transitions."""

@@ -1,0 +1,1 @@
+"""Plain image operations around a hole: fillers, regions and seams. They know nothing of models."""

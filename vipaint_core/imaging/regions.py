@@ -1,0 +1,110 @@
+"""Rectangles around holes: where a picture is cut, and how a cut is scaled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+
+from .holes import fill_from_nearest
+
+# Of the hole's size: surroundings that are kept at the price of a cut that reaches over the picture's border.
+LEAST_CONTEXT = 1.25
+
+
+class Region(NamedTuple):
+    """A rectangle in pixels that starts inside the picture and may reach over its right and lower border."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+    @property
+    def inside(self) -> tuple[slice, slice]:
+        """Lines and columns of the picture."""
+        return slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
+
+
+@dataclass(frozen=True)
+class Crop:
+    """Where each picture of a batch was cut.
+
+    picture: height and width of the pictures.
+    size: height and width that every cut was scaled to.
+    """
+
+    regions: tuple[Region, ...]
+    picture: tuple[int, int]
+    size: tuple[int, int]
+
+    @classmethod
+    def of_whole(cls, pictures: torch.Tensor) -> Crop:
+        """Pictures (B, H, W, C) that are not cut."""
+        height, width = pictures.shape[1:3]
+        return cls((Region(0, 0, width, height),) * len(pictures), (height, width), (height, width))
+
+
+def extent(hidden: torch.Tensor) -> tuple[int, int]:
+    """First and one past the last of the lines or columns, (N,) bool, that are hidden; the middle where none is."""
+    at = hidden.nonzero()
+    return (int(at.min()), int(at.max()) + 1) if len(at) else (len(hidden) // 2, len(hidden) // 2)
+
+
+def with_neighbours(hidden: torch.Tensor) -> tuple[slice, slice]:
+    """Lines and columns of the hidden pixels, (H, W) bool, and of their visible neighbours: all that a seam needs."""
+    (top, bottom), (left, right) = extent(hidden.any(1)), extent(hidden.any(0))
+    return slice(max(0, top - 1), bottom + 1), slice(max(0, left - 1), right + 1)
+
+
+def region_around(hole: torch.Tensor, size: tuple[int, int], context: float, enlarge: float) -> Region:
+    """The part of a picture to work on, around the pixels where `hole` (H, W) is above 0.
+
+    It has the shape of `size` (height, width) and is `context` times as large as the hole's bounding box, but at
+    least 1 / `enlarge` of `size`. It lies inside the picture as long as that leaves some context around the hole.
+    Without a hole it is in the middle.
+    """
+    rows = []
+    for hidden, pixels, side in zip(((hole > 0).any(1), (hole > 0).any(0)), hole.shape, size, strict=True):
+        start, end = extent(hidden)
+        rows.append((start, end, pixels, side))
+
+    def scale(factor: float) -> float:
+        """Of the smallest region of this shape that holds the hole with so much context, where there is any."""
+        return max(min((end - start) * factor, pixels) / side for start, end, pixels, side in rows)
+
+    largest = min(pixels / side for _, _, pixels, side in rows)
+    chosen = max(scale(min(context, LEAST_CONTEXT)), min(largest, max(scale(context), 1 / enlarge)))
+    places = []
+    for start, end, pixels, side in rows:
+        # A visible pixel on each side: the seam is made there.
+        length = max(round(chosen * side), min(end - start + 2, pixels))
+        places.append((max(0, min((start + end - length) // 2, pixels - length)), length))
+    (top, height), (left, width) = places
+    return Region(left, top, width, height)
+
+
+def scaled(pictures: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Pictures (B, H, W, C) in another size (height, width), without offset: outer borders stay outer borders."""
+    if tuple(pictures.shape[1:3]) == tuple(size):
+        return pictures
+    channels = rearrange(pictures, "b h w c -> b c h w")
+    resized = F.interpolate(channels, size, mode="bicubic", antialias=True).clamp(0, 1)
+    return rearrange(resized, "b c h w -> b h w c")
+
+
+def cut(picture: torch.Tensor, hole: torch.Tensor, crop: Crop, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Picture (1, H, W, 3) and hole (1, 1, H, W) of one region in the crop's size, without hidden pixels.
+
+    What is outside the picture is hidden: nothing is known of it.
+    """
+    region = crop.regions[number]
+    lines, columns = region.inside
+    part, cover = rearrange(picture[:, lines, columns], "b h w c -> b c h w"), hole[..., lines, columns]
+    beyond = (0, region.width - part.shape[-1], 0, region.height - part.shape[-2])
+    part, cover = rearrange(F.pad(part, beyond), "b c h w -> b h w c"), F.pad(cover, beyond, value=1.0)
+    # Filled before it is scaled, which would mix hidden pixels into visible ones.
+    return scaled(fill_from_nearest(part, cover), crop.size), F.adaptive_max_pool2d(cover, crop.size)

@@ -1,0 +1,1 @@
+"""The hierarchical variational posterior: its chain, its bound, its fit and its files."""

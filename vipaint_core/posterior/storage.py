@@ -1,0 +1,241 @@
+"""Posterior files: safetensors, which hold tensors and text and never code.
+
+A digest of everything inside tells whole files from damaged ones. What a file asks for is checked as
+any input: it may come from anyone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from ..diffusion.denoiser import Evaluations
+from ..presets import FitConfig, Preset, SamplerConfig, ScheduleConfig
+from ..problem.observation import LatentObservation
+from ..problem.operators import OPERATORS, LinearOperator
+from .chain import HierarchicalPosterior
+from .fitting import FittedPosterior
+
+FORMAT, VERSION = "vipaint_posterior", "3"
+# The key of the digest among a file's texts.
+DIGEST = "sha256"
+# Names of tensors that belong to the operator; they alone may be bool.
+OPERATOR = "operator"
+
+
+def save_posterior(fitted: FittedPosterior, path: Path | str, metadata: Mapping[str, str] | None = None) -> None:
+    """Writes one safetensors file; `load_posterior` gives the same posterior back, bit for bit.
+
+    metadata: further texts for the file's header. Raises OSError where the file cannot be written, ValueError for
+    operators that are not in `OPERATORS`.
+    """
+    posterior, observation = fitted.posterior, fitted.observation
+    tensors = {
+        "mu": posterior.mu,
+        "log_tau": posterior.log_tau,
+        "gamma": posterior.gamma,
+        "y": observation.y,
+        "weight": observation.weight,
+    }
+    if observation.crosstalk_variance is not None:
+        tensors["crosstalk_variance"] = observation.crosstalk_variance
+    header = {
+        "levels": posterior.levels,
+        "eta": posterior.eta,
+        "sigma_y": observation.sigma_y,
+        "shape": observation.shape,
+        "operator": _packed(observation.operator, OPERATOR, tensors),
+        "preset": asdict(fitted.preset),
+        "family": fitted.family,
+        "evaluations": asdict(fitted.evaluations),
+        "history": fitted.history,
+    }
+    write(tensors, header, metadata or {}, Path(path))
+
+
+def load_posterior(path: Path | str) -> FittedPosterior:
+    """Reads a file of this or the previous version. Raises ValueError for anything else; never executes code."""
+    path = Path(path)
+    tensors, header, version = read(path)
+    try:
+        _check_numbers(tensors)
+        parse = {"2": _parse_version_2, VERSION: _parse}[version]
+        observation, preset = parse(tensors, header)
+        posterior = HierarchicalPosterior(
+            tuple(map(float, header["levels"])), tensors["mu"], tensors["log_tau"], tensors["gamma"], header["eta"]
+        )
+        if posterior.mu.shape[1:] != (len(observation.y), *observation.shape):
+            raise ValueError(f"mu {tuple(posterior.mu.shape)} does not fit latents {observation.shape}")
+        history, family = tuple(map(float, header["history"])), header["family"]
+        if not isinstance(family, str):
+            raise ValueError(f"family: expected a text, found {family!r}")
+        evaluations = Evaluations(**header["evaluations"])
+        return FittedPosterior(posterior, observation, preset, evaluations, history, family)
+    except (KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise ValueError(f"load: {path.name} is damaged: {error!r}. Fit again and save it anew.") from error
+
+
+def _parse(tensors: Mapping[str, torch.Tensor], header: dict[str, Any]) -> tuple[LatentObservation, Preset]:
+    channels, height, width = header["shape"]
+    observation = LatentObservation(
+        tensors["y"],
+        tensors["weight"],
+        _unpacked(header["operator"], tensors),
+        (channels, height, width),
+        header["sigma_y"],
+        tensors.get("crosstalk_variance"),
+    )
+    shown = observation.residual(observation.y.new_zeros(len(observation.y), *observation.shape)).shape
+    if shown != observation.y.shape:
+        raise ValueError(f"the operator gives {tuple(shown)}, y is {tuple(observation.y.shape)}")
+    return observation, _preset(header["preset"])
+
+
+def _preset(given: dict[str, Any]) -> Preset:
+    fit = dict(given["fit"])
+    for name in ("keypoints", "v_range"):
+        fit[name] = tuple(fit[name]) if fit[name] is not None else None
+    configs = FitConfig(**fit), ScheduleConfig(**given["schedule"]), SamplerConfig(**given["sampler"])
+    return Preset(given["name"], given["description"], *configs)
+
+
+def _parse_version_2(tensors: Mapping[str, torch.Tensor], header: dict[str, Any]) -> tuple[LatentObservation, Preset]:
+    """Of files before 0.2: one flat table of the preset, encoded pictures in place of y."""
+    old = dict(header["preset"])
+    second_order_below = old["late"] if old.pop("second_order") else 0.0
+    fit = {
+        "keypoints": old.pop("levels"),
+        "learning_rate": old.pop("rate"),
+        "eta": old["eta"],
+        **{name: old.pop(name) for name in ("steps", "draws", "calibrated", "upper_evidence")},
+        **{name: old.pop(name) for name in ("beta_prior", "beta_hierarchy", "v_range")},
+    }
+    schedule = {
+        "steps": old.pop("refine_steps"),
+        "resample_below": old.pop("late"),
+        "resamplings": old.pop("rounds"),
+        **{name: old.pop(name) for name in ("s_min", "rho", "guided_above")},
+    }
+    sampler = {
+        "guidance_scale": old.pop("guidance"),
+        "smc": old.pop("particles"),
+        "second_order_below": second_order_below,
+        **{name: old.pop(name) for name in ("refiner", "eta", "final_eta", "solver_steps", "warm_start")},
+    }
+    observation = LatentObservation.masked(
+        tensors["latent"], tensors["seen"], header["sigma_y"], tensors.get("spill"), tensors.get("leak")
+    )
+    # What is left are the name, the description, and fields that are not ours.
+    return observation, _preset({**old, "fit": fit, "schedule": schedule, "sampler": sampler})
+
+
+def _packed(operator: LinearOperator, place: str, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """An operator as JSON; its tensors are added under names that begin with `place`."""
+    name = next((name for name, kind in OPERATORS.items() if type(operator) is kind), None)
+    if name is None:
+        raise ValueError(f"save: expected an operator of {', '.join(OPERATORS)}, found {type(operator).__name__}")
+    found: dict[str, Any] = {"operator": name}
+    for one in fields(operator):  # type: ignore[arg-type]  # all of them are dataclasses
+        value, inside = getattr(operator, one.name), f"{place}.{one.name}"
+        if isinstance(value, torch.Tensor):
+            tensors[inside], value = value, {"tensor": inside}
+        elif isinstance(value, tuple):
+            value = [_packed(part, f"{inside}.{index}", tensors) for index, part in enumerate(value)]
+        found[one.name] = value
+    return found
+
+
+def _unpacked(packed: dict[str, Any], tensors: Mapping[str, torch.Tensor]) -> LinearOperator:
+    """The inverse of `_packed`."""
+    values = dict(packed)
+    kind = OPERATORS[values.pop("operator")]
+    for name, value in values.items():
+        if isinstance(value, dict):
+            values[name] = tensors[value["tensor"]]
+        elif isinstance(value, list):
+            values[name] = tuple(_unpacked(part, tensors) for part in value)
+    return kind(**values)
+
+
+def _check_numbers(tensors: Mapping[str, torch.Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if not tensor.numel() or not bool(torch.isfinite(tensor).all()):
+            raise ValueError(f"{name}: expected finite numbers, found none, NaN or infinity")
+
+
+def _digest(tensors: Mapping[str, torch.Tensor], texts: Mapping[str, str]) -> str:
+    """SHA-256 of all texts but the digest itself and of all tensors, with their names, types and shapes."""
+    found = hashlib.sha256(json.dumps(sorted(item for item in texts.items() if item[0] != DIGEST)).encode())
+    for name, tensor in sorted(tensors.items()):
+        found.update(json.dumps([name, str(tensor.dtype), tensor.shape]).encode())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def write(
+    tensors: Mapping[str, torch.Tensor],
+    header: Mapping[str, object],
+    extra: Mapping[str, str],
+    path: Path,
+    version: str = VERSION,
+) -> None:
+    """Writes tensors, header and further texts with their digest, whole or not at all. Raises OSError."""
+    tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    texts = {**extra, "format": FORMAT, "version": version, "header": json.dumps(header)}
+    part = path.with_name(path.name + ".part")
+    try:
+        save_file(tensors, part, {**texts, DIGEST: _digest(tensors, texts)})
+        part.replace(path)
+    except SafetensorError as error:
+        raise OSError(f"cannot write {path.name}: {error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()
+
+
+def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any], str]:
+    """Tensors, header and version of a file of `write`. Raises ValueError for other or damaged files.
+
+    safetensors checks that every tensor lies inside the file.
+    """
+    what = f"load: expected a {FORMAT} file, version 2 or {VERSION}, found {path.name}"
+    if not path.is_file():
+        raise ValueError(f"{what}, which is missing or not a file")
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            texts = file.metadata() or {}
+            if texts.get("format") != FORMAT:
+                raise ValueError(
+                    f"{what}, which is another safetensors file ({texts.get('format', 'no format named')})"
+                )
+            version = texts.get("version")
+            if version not in ("2", VERSION):
+                raise ValueError(f"{what} of version {version}: update VIPaint or fit again")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+    except (SafetensorError, OSError, KeyError) as error:
+        raise ValueError(f"{what}, which cannot be read: {error}") from error
+    kinds = {
+        tensor.dtype
+        for name, tensor in tensors.items()
+        if not (name.startswith(OPERATOR) and tensor.dtype == torch.bool)
+    }
+    if len(kinds) > 1 or not kinds <= {torch.float32, torch.float64}:
+        raise ValueError(f"{what} with tensors of the types {', '.join(sorted(map(str, kinds)))}: expected one, float")
+    if texts.get(DIGEST) != _digest(tensors, texts):
+        raise ValueError(f"{what}, whose content is not what was saved: it is damaged or was altered")
+    try:
+        header = json.loads(texts["header"])
+    except (KeyError, ValueError, RecursionError) as error:
+        raise ValueError(f"{what}, whose header cannot be read: {error!r}") from error
+    if not isinstance(header, dict):
+        raise ValueError(f"{what}, whose header is not an object")
+    return tensors, header, version

@@ -1,0 +1,1 @@
+"""From a fitted posterior or a degraded picture to fills."""
