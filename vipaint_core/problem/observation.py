@@ -85,7 +85,6 @@ class LatentObservation:
     shape: tuple[int, int, int]
     sigma_y: float = SIGMA_Y
     crosstalk_variance: torch.Tensor | None = None
-    reference: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
         check_observed("LatentObservation", self.y, self.weight, self.sigma_y)
@@ -123,8 +122,8 @@ class LatentObservation:
             )
         operator = Mask(weight > 0, crosstalk)
         _, channels, height, width = latents.shape
-        y = operator.A(latents)
-        return cls(y, weight, operator, (channels, height, width), sigma_y, crosstalk_variance, latents)
+        shape = channels, height, width
+        return cls(operator.A(latents), weight, operator, shape, sigma_y, crosstalk_variance)
 
     @property
     def is_cellwise(self) -> bool:
@@ -146,8 +145,6 @@ class LatentObservation:
 
     def residual(self, x0: torch.Tensor) -> torch.Tensor:
         """y - A(x0), (B, c, h, w)."""
-        if self.reference is not None:
-            return self.operator.A(self.reference - x0)
         return self.y - self.operator.A(x0)
 
     def with_crosstalk_as_noise(self) -> LatentObservation:
@@ -169,12 +166,6 @@ class LatentObservation:
 
     def _with(self, operator: LinearOperator, change: Callable[[torch.Tensor], torch.Tensor]) -> Self:
         variance = None if self.crosstalk_variance is None else change(self.crosstalk_variance)
-        reference = None if self.reference is None else change(self.reference)
         return replace(
-            self,
-            y=change(self.y),
-            weight=change(self.weight),
-            operator=operator,
-            crosstalk_variance=variance,
-            reference=reference,
+            self, y=change(self.y), weight=change(self.weight), operator=operator, crosstalk_variance=variance
         )
