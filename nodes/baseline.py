@@ -26,30 +26,32 @@ def method_input() -> io.Input:
     """A choice of method that shows that method's settings only."""
     words = " ".join(f"{baseline.name}: {baseline.description}" for baseline in BASELINES.values())
     options = [
-        io.DynamicCombo.Option(baseline.name, [knob_input(knob) for knob in fields(baseline.settings)])
+        io.DynamicCombo.Option(baseline.name, [setting_input(one) for one in fields(baseline.settings)])
         for baseline in BASELINES.values()
     ]
     return io.DynamicCombo.Input("method", options=options, tooltip=words)
 
 
-def knob_input(knob: Field) -> io.Input:
-    low, high, tooltip = (knob.metadata[key] for key in ("low", "high", "effect"))
-    if isinstance(knob.default, int):
-        return io.Int.Input(knob.name, default=knob.default, min=low, max=high, tooltip=tooltip)
+def setting_input(setting: Field) -> io.Input:
+    low, high, tooltip = (setting.metadata[key] for key in ("low", "high", "effect"))
+    if isinstance(setting.default, int):
+        return io.Int.Input(setting.name, default=setting.default, min=low, max=high, tooltip=tooltip)
     # The default must be within the widget's precision.
-    step = 10.0 ** int(Decimal(str(knob.default)).as_tuple().exponent)
-    return io.Float.Input(knob.name, default=knob.default, min=low, max=high, step=step, round=1e-6, tooltip=tooltip)
+    step = 10.0 ** int(Decimal(str(setting.default)).as_tuple().exponent)
+    return io.Float.Input(
+        setting.name, default=setting.default, min=low, max=high, step=step, round=1e-6, tooltip=tooltip
+    )
 
 
 def settings_of(method: dict[str, Any]) -> tuple[str, Settings]:
-    """Name and settings from the host's value of the method input, {"method": name, knob: value, ...}."""
+    """Name and settings from the host's value of the method input, {"method": name, setting: value, ...}."""
     name = method.get("method") if isinstance(method, dict) else method
     if not isinstance(name, str) or name not in BASELINES or not isinstance(method, dict):
         found = reprlib.repr(name)
         raise InputError("method", f"one of {', '.join(BASELINES)}", found, "Choose another method.")
-    knobs = {key: value for key, value in method.items() if key != "method"}
+    given = {key: value for key, value in method.items() if key != "method"}
     try:
-        return name, BASELINES[name].settings(**knobs)
+        return name, BASELINES[name].settings(**given)
     except (TypeError, ValueError) as error:
         raise InputError(
             "method", f"the settings of {name} within their limits", str(error), "Choose the method anew."

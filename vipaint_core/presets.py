@@ -208,8 +208,8 @@ class Preset:
 
 BALANCED = Preset(
     "balanced",
-    "Moment matching carries what is visible into the hole; at five levels in the middle it takes two rounds, of which "
-    "the second undoes what came out wrong above.",
+    "Moment matching carries what is visible into the hole; five levels in the middle are sampled twice, which undoes "
+    "what came out wrong above.",
     # Where noise drowns every alternative the analytic posterior is exact: a fit found nothing to add.
     FitConfig(keypoints=(30.0,)),
     # Levels at equal ratios. Few with many solver steps beat the reverse above; below, resamplings beat solver steps.
@@ -230,8 +230,8 @@ PRESETS = {
         BALANCED,
         BALANCED.with_changes(
             "thorough",
-            "As balanced with six rounds in the middle: errs less where alternatives are far apart and on the hardest "
-            "holes, two and a half times slower.",
+            "As balanced, with the levels in the middle sampled six times: errs less where alternatives are far apart and "
+            "on the hardest holes, two and a half times slower.",
             schedule={"steps": 12, "guided_above": 0.2, "resamplings": 6},
             sampler={"solver_steps": 12},
         ),

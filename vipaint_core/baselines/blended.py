@@ -12,7 +12,7 @@ from ..diffusion.levels import vp_levels
 from ..diffusion.transition import transition
 from ..problem.observation import LatentObservation
 from ..refiners.common import Noise
-from .common import Baseline, Settings, knob, replace_observed, start
+from .common import Baseline, Settings, replace_observed, setting, start
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Blended(Settings):
     omriav/blended-latent-diffusion. There the mask is also widened for thin holes, and pixels are
     optimised at the end; here neither."""
 
-    steps: int = knob(50, 1, 1000, "Denoising steps: more is slower and finer.")
-    skip: float = knob(0.25, 0.0, 0.9, "Share of the steps left out at the noisy end: more is faster, less varied.")
+    steps: int = setting(50, 1, 1000, "Denoising steps: more is slower and finer.")
+    skip: float = setting(0.25, 0.0, 0.9, "Share of the steps left out at the noisy end: more is faster, less varied.")
 
     @property
     def first(self) -> int:

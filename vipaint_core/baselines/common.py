@@ -1,4 +1,4 @@
-"""What the baselines share: their contract, knobs with limits, noise schedules and conditioned draws."""
+"""What the baselines share: their contract, settings with limits, and conditioned draws."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from ..problem.observation import LatentObservation
 from ..refiners.common import Noise
 
 
-def knob(default: float, low: float, high: float, effect: str) -> Any:
+def setting(default: float, low: float, high: float, effect: str) -> Any:
     """A field of `Settings`: its limits, and what it does in which direction."""
     return field(default=default, metadata={"low": low, "high": high, "effect": effect})
 
 
 @dataclass(frozen=True)
 class Settings:
-    """A method's settings; every field is a `knob`.
+    """A method's settings; every field is a `setting`.
 
     Raises ValueError for values outside their limits and for what is no number.
     """

@@ -12,7 +12,7 @@ from ..diffusion.levels import vp_levels
 from ..diffusion.transition import transition
 from ..problem.observation import LatentObservation
 from ..refiners.common import Noise
-from .common import Baseline, Settings, knob, start
+from .common import Baseline, Settings, setting, start
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,16 @@ class CoPaint(Settings):
     The released code also shrinks a step until the loss falls, at a price unknown beforehand; here it does not.
     """
 
-    steps: int = knob(250, 1, 1000, "Denoising steps: more is slower and finer.")
-    iterations: int = knob(2, 1, 20, "Gradient steps at every noise level: more is slower and fits more closely.")
-    rate: float = knob(0.02, 0.0, 1.0, "Size of the gradient steps: higher fits more closely, then breaks.")
-    growth: float = knob(1.012, 1.0, 1.1, "Growth of the rate from step to step: higher fits more closely at the end.")
-    tether: float = knob(0.0001, 0.0, 1.0, "Hold to the state before the gradient steps: higher moves less.")
-    tether_growth: float = knob(1.01, 1.0, 1.1, "Growth of the hold from step to step: higher moves less at the end.")
+    steps: int = setting(250, 1, 1000, "Denoising steps: more is slower and finer.")
+    iterations: int = setting(2, 1, 20, "Gradient steps at every noise level: more is slower and fits more closely.")
+    rate: float = setting(0.02, 0.0, 1.0, "Size of the gradient steps: higher fits more closely, then breaks.")
+    growth: float = setting(
+        1.012, 1.0, 1.1, "Growth of the rate from step to step: higher fits more closely at the end."
+    )
+    tether: float = setting(0.0001, 0.0, 1.0, "Hold to the state before the gradient steps: higher moves less.")
+    tether_growth: float = setting(
+        1.01, 1.0, 1.1, "Growth of the hold from step to step: higher moves less at the end."
+    )
 
 
 def draw(

@@ -15,7 +15,7 @@ from ..diffusion.denoiser import CountingDenoiser
 from ..diffusion.levels import LARGEST, karras_levels
 from ..problem.observation import LatentObservation
 from ..refiners.common import Noise
-from .common import Baseline, Settings, diffuse, knob, probability_flow, start
+from .common import Baseline, Settings, diffuse, probability_flow, setting, start
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,16 @@ class DAPS(Settings):
     zhangbingliang2019/DAPS: 200 levels (100 to 0.1, rho 7; here from 80), 5 ODE steps (to 0.01), 100
     Langevin steps. With Stable Diffusion it has 50 levels from 10 and 2 ODE steps."""
 
-    steps: int = knob(200, 1, 1000, "Noise levels: more is slower and finer.")
-    ode_steps: int = knob(5, 1, 50, "Network calls of one estimate: more is slower and sharper.")
-    langevin_steps: int = knob(100, 1, 1000, "Steps towards what is visible, without network calls: more fits closer.")
-    rate: float = knob(5e-5, 0.0, 0.1, "Size of the Langevin steps: higher fits closer and is noisier.")
-    rate_end: float = knob(0.01, 0.0, 1.0, "Size of the last Langevin steps relative to the first: lower ends cleaner.")
-    tau: float = knob(0.01, 1e-4, 1.0, "Assumed noise of the visible cells: lower fits them more closely.")
+    steps: int = setting(200, 1, 1000, "Noise levels: more is slower and finer.")
+    ode_steps: int = setting(5, 1, 50, "Network calls of one estimate: more is slower and sharper.")
+    langevin_steps: int = setting(
+        100, 1, 1000, "Steps towards what is visible, without network calls: more fits closer."
+    )
+    rate: float = setting(5e-5, 0.0, 0.1, "Size of the Langevin steps: higher fits closer and is noisier.")
+    rate_end: float = setting(
+        0.01, 0.0, 1.0, "Size of the last Langevin steps relative to the first: lower ends cleaner."
+    )
+    tau: float = setting(0.01, 1e-4, 1.0, "Assumed noise of the visible cells: lower fits them more closely.")
 
 
 def draw(

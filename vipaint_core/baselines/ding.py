@@ -12,7 +12,7 @@ from ..diffusion.levels import flow_levels
 from ..diffusion.transition import transition
 from ..problem.observation import LatentObservation
 from ..refiners.common import Noise
-from .common import Baseline, Settings, gaussian_product, knob, start
+from .common import Baseline, Settings, gaussian_product, setting, start
 
 
 @dataclass(frozen=True)
@@ -21,13 +21,13 @@ class DING(Settings):
     levels are those of the Stable Diffusion 3 scheduler (shift 3); the variance of a step is
     (s_next t_next)^2 with the flow's time t = s / (1 + s)."""
 
-    steps: int = knob(28, 2, 1000, "Denoising steps of two network calls each: more is slower and finer.")
+    steps: int = setting(28, 2, 1000, "Denoising steps of two network calls each: more is slower and finer.")
 
 
 def draw(
     denoiser: CountingDenoiser, observation: LatentObservation, noise: Noise, settings: DING, s_max: float
 ) -> torch.Tensor:
-    """Seen cells: the prior's step times N(y + s_next eps, sigma_y^2), with the noise eps of another draw of it."""
+    """Observed cells: the prior's step times N(y + s_next eps, sigma_y^2), with the noise eps of another draw of it."""
     *levels, _ = flow_levels(s_max, settings.steps)
     u = start(noise, levels[0])
     for s, s_next in pairwise(levels):

@@ -13,7 +13,7 @@ from ..diffusion.levels import vp_levels
 from ..problem.observation import Observation
 from ..refiners.common import LevelStep, Noise
 from ..refiners.dps import dps_step
-from .common import Baseline, Settings, knob, start
+from .common import Baseline, Settings, setting, start
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,9 @@ class DPS(Settings):
     """1000 DDPM steps, scale 0.5: `configs/diffusion_config.yaml` and `inpainting_config.yaml` of
     DPS2022/diffusion-posterior-sampling. There the network predicts its variance; here it is DDPM's."""
 
-    steps: int = knob(1000, 1, 1000, "Denoising steps: more is slower and finer.")
-    scale: float = knob(0.5, 0.0, 20.0, "Pull towards what is visible: higher fits it more closely, then breaks.")
-    eta: float = knob(1.0, 0.0, 1.0, "Fresh noise per step: 1 as in DDPM, 0 none.")
+    steps: int = setting(1000, 1, 1000, "Denoising steps: more is slower and finer.")
+    scale: float = setting(0.5, 0.0, 20.0, "Pull towards what is visible: higher fits it more closely, then breaks.")
+    eta: float = setting(1.0, 0.0, 1.0, "Fresh noise per step: 1 as in DDPM, 0 none.")
 
 
 def scaled_step(

@@ -1,6 +1,6 @@
 """Langevin steps with a score guided both ways (Zheng et al. 2025, LanPaint, arXiv 2502.03491), implemented anew.
 
-Hidden cells follow the model's score -(u - x0) / s^2, seen ones
+Hidden cells follow the model's score -(u - x0) / s^2, observed ones
 -((1 + lambda) (u - y) - lambda (u - x0)) / s^2, which lets the model object to them. The paper's dynamics
 has momentum, heavily damped at the released friction; here there is none.
 """
@@ -17,7 +17,7 @@ from ..diffusion.levels import LARGEST, karras_levels
 from ..diffusion.transition import transition
 from ..problem.observation import LatentObservation
 from ..refiners.common import Noise
-from .common import Baseline, Settings, diffuse, knob, project, replace_observed, start
+from .common import Baseline, Settings, diffuse, project, replace_observed, setting, start
 
 
 @dataclass(frozen=True)
@@ -25,16 +25,18 @@ class Langevin(Settings):
     """30 steps with 5 Langevin steps at each but the last, step size 0.2, lambda 5 (16 in earlier releases),
     Karras levels with rho 7: `LanPaint_KSampler` in `src/LanPaint/nodes.py` of scraed/LanPaint."""
 
-    steps: int = knob(30, 1, 1000, "Denoising steps: more is slower and finer.")
-    inner: int = knob(5, 0, 100, "Langevin steps at every noise level: more is slower and more consistent.")
-    step_size: float = knob(0.2, 0.0001, 2.0, "Length of a Langevin step: longer mixes faster and is less exact.")
-    strength: float = knob(5.0, 0.0, 50.0, "Lambda, the guidance of seen cells: higher holds the hole closer to them.")
+    steps: int = setting(30, 1, 1000, "Denoising steps: more is slower and finer.")
+    inner: int = setting(5, 0, 100, "Langevin steps at every noise level: more is slower and more consistent.")
+    step_size: float = setting(0.2, 0.0001, 2.0, "Length of a Langevin step: longer mixes faster and is less exact.")
+    strength: float = setting(
+        5.0, 0.0, 50.0, "Lambda, the guidance of observed cells: higher holds the hole closer to them."
+    )
 
 
 def draw(
     denoiser: CountingDenoiser, observation: LatentObservation, noise: Noise, settings: Langevin, s_max: float
 ) -> torch.Tensor:
-    """A step treats the model's noise estimate u - x0 in seen cells and x0 in hidden ones as constant."""
+    """A step treats the model's noise estimate u - x0 in observed cells and x0 in hidden ones as constant."""
     levels = karras_levels(min(s_max, LARGEST), settings.steps, rho=7)
     u = start(noise, levels[0])
     stiffness = 1 + settings.strength * observation.weight

@@ -14,18 +14,20 @@ from ..problem.likelihood import condition
 from ..problem.observation import LatentObservation
 from ..refiners.common import Noise
 from ..refiners.pigdm import likelihood_gradient
-from .common import Baseline, Settings, knob, start
+from .common import Baseline, Settings, setting, start
 
 
 @dataclass(frozen=True)
 class PiGDM(Settings):
     """DDIM (eta 0) and weight 1: `_configs/algo/pgdm.yaml` of NVlabs/RED-diff, by the same authors, who
-    also replace seen cells of x0 and guide hidden ones only when inpainting (`algos/pgdm.py`). 100
+    also replace observed cells of x0 and guide hidden ones only when inpainting (`algos/pgdm.py`). 100
     steps: its README."""
 
-    steps: int = knob(100, 1, 1000, "Denoising steps: more is slower and finer.")
-    weight: float = knob(1.0, 0.0, 10.0, "Pull of what is visible on the hole: higher is more consistent, less varied.")
-    eta: float = knob(0.0, 0.0, 1.0, "Fresh noise per step: 1 as in DDPM, 0 none.")
+    steps: int = setting(100, 1, 1000, "Denoising steps: more is slower and finer.")
+    weight: float = setting(
+        1.0, 0.0, 10.0, "Pull of what is visible on the hole: higher is more consistent, less varied."
+    )
+    eta: float = setting(0.0, 0.0, 1.0, "Fresh noise per step: 1 as in DDPM, 0 none.")
 
 
 def draw(

@@ -14,7 +14,7 @@ from ..diffusion.denoiser import CountingDenoiser
 from ..problem.observation import LatentObservation
 from ..refiners.common import Noise
 from . import dps
-from .common import Baseline, Settings, knob
+from .common import Baseline, Settings, setting
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,12 @@ class PSLD(Settings):
     """1000 DDIM steps with eta 0 (`stable-diffusion/scripts/inverse.py` of LituRout/PSLD), omega 0.1 and
     gamma 0.01 (`run/inverse_bip.sh`, box inpainting with Stable Diffusion)."""
 
-    steps: int = knob(1000, 1, 1000, "Denoising steps: more is slower and finer.")
-    omega: float = knob(0.1, 0.0, 10.0, "Pull towards what is visible: higher fits it more closely, then breaks.")
-    gamma: float = knob(0.01, 0.0, 10.0, "Gluing at the seam; in latents it adds to omega: higher fits more closely.")
-    eta: float = knob(0.0, 0.0, 1.0, "Fresh noise per step: 1 as in DDPM, 0 none.")
+    steps: int = setting(1000, 1, 1000, "Denoising steps: more is slower and finer.")
+    omega: float = setting(0.1, 0.0, 10.0, "Pull towards what is visible: higher fits it more closely, then breaks.")
+    gamma: float = setting(
+        0.01, 0.0, 10.0, "Gluing at the seam; in latents it adds to omega: higher fits more closely."
+    )
+    eta: float = setting(0.0, 0.0, 1.0, "Fresh noise per step: 1 as in DDPM, 0 none.")
 
 
 def draw(

@@ -10,7 +10,7 @@ from ..diffusion.denoiser import CountingDenoiser
 from ..diffusion.levels import vp_levels
 from ..problem.observation import LatentObservation
 from ..refiners.common import Noise
-from .common import Baseline, Settings, knob
+from .common import Baseline, Settings, setting
 
 
 @dataclass(frozen=True)
@@ -18,9 +18,9 @@ class REDDiff(Settings):
     """100 levels, rate 0.5, weight 0.25: README of NVlabs/RED-diff for inpainting; observation weight 1
     and Adam's betas 0.9, 0.99: its `reddiff.yaml` and `algos/reddiff.py`."""
 
-    steps: int = knob(100, 1, 1000, "Noise levels, one step of the optimiser each: more is slower and finer.")
-    rate: float = knob(0.5, 0.001, 2.0, "Step size of the optimiser: higher moves further and is less stable.")
-    weight: float = knob(0.25, 0.0, 10.0, "Weight of the model against the visible cells: higher is smoother.")
+    steps: int = setting(100, 1, 1000, "Noise levels, one step of the optimiser each: more is slower and finer.")
+    rate: float = setting(0.5, 0.001, 2.0, "Step size of the optimiser: higher moves further and is less stable.")
+    weight: float = setting(0.25, 0.0, 10.0, "Weight of the model against the visible cells: higher is smoother.")
 
 
 def draw(

@@ -12,16 +12,16 @@ from ..diffusion.levels import vp_levels
 from ..diffusion.transition import transition
 from ..problem.observation import LatentObservation
 from ..refiners.common import Noise
-from .common import Baseline, Settings, knob, replace_observed, start
+from .common import Baseline, Settings, replace_observed, setting, start
 
 
 @dataclass(frozen=True)
 class RePaint(Settings):
     """250 steps, jumps of 10 steps, every stretch 10 times: `confs/face_example.yml` of andreas128/RePaint."""
 
-    steps: int = knob(250, 1, 1000, "Denoising steps: more is slower and finer.")
-    jump: int = knob(10, 1, 100, "Steps that a jump goes back: longer ones join the hole to the rest better.")
-    resamplings: int = knob(10, 1, 50, "How often every stretch is taken: more is slower, with fewer seams.")
+    steps: int = setting(250, 1, 1000, "Denoising steps: more is slower and finer.")
+    jump: int = setting(10, 1, 100, "Steps that a jump goes back: longer ones join the hole to the rest better.")
+    resamplings: int = setting(10, 1, 50, "How often every stretch is taken: more is slower, with fewer seams.")
 
     def visits(self) -> list[int]:
         """Indices of the levels in the order of visits, as the released schedule has them."""

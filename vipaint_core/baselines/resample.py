@@ -1,7 +1,7 @@
 """Hard consistency and a draw back to the noise level (Song et al. 2024, ReSample, arXiv 2307.08123, alg. 1).
 
 The observation is one of latents, without a decoder: the optimisation of ||y - A x0||^2 that makes an
-estimate consistent ends in seen cells at y, and is done by putting y there.
+estimate consistent ends in observed cells at y, and is done by putting y there.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..diffusion.denoiser import CountingDenoiser
 from ..diffusion.levels import vp_levels
 from ..problem.observation import LatentObservation
 from ..refiners.common import Noise
-from .common import Baseline, Settings, gaussian_product, knob, probability_flow, project, start
+from .common import Baseline, Settings, gaussian_product, probability_flow, project, setting, start
 from .dps import scaled_step
 
 
@@ -25,12 +25,14 @@ class ReSample(Settings):
     after 5 further steps, variance 40: `sample_condition.py` and `ldm/models/diffusion/ddim.py` of
     soominkwon/resample."""
 
-    steps: int = knob(500, 30, 1000, "Denoising steps: more is slower and finer.")
-    scale: float = knob(
+    steps: int = setting(500, 30, 1000, "Denoising steps: more is slower and finer.")
+    scale: float = setting(
         0.5, 0.0, 10.0, "Pull towards what is visible between the hard steps: higher fits more closely."
     )
-    ahead: int = knob(5, 1, 9, "Steps that an estimate is refined by before it is made consistent: more is slower.")
-    variance: float = knob(40.0, 0.01, 1000.0, "Trust in the consistent estimate: lower leaves the noisy state behind.")
+    ahead: int = setting(5, 1, 9, "Steps that an estimate is refined by before it is made consistent: more is slower.")
+    variance: float = setting(
+        40.0, 0.01, 1000.0, "Trust in the consistent estimate: lower leaves the noisy state behind."
+    )
 
     def is_hard(self, index: int) -> bool:
         """Is the state after step `index` (from 0) made consistent?"""

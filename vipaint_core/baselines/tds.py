@@ -13,7 +13,7 @@ from ..problem.observation import LatentObservation
 from ..refiners.common import Estimate, LevelStep, Noise
 from ..refiners.pigdm import likelihood_gradient
 from ..sampling.smc import twisted_smc
-from .common import Baseline, Settings, knob, start
+from .common import Baseline, Settings, setting, start
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class TDS(Settings):
     `run_image.py`, s^2 tau^2 / (s^2 + tau^2), with tau^2 = 1 of latents in place of 0.12 of MNIST,
     plus the observation noise. The number of particles (there 4) is the number of fills."""
 
-    steps: int = knob(100, 1, 1000, "Denoising steps: more is slower and closer to exact.")
-    ess_threshold: float = knob(
+    steps: int = setting(100, 1, 1000, "Denoising steps: more is slower and closer to exact.")
+    ess_threshold: float = setting(
         1.0, 0.0, 1.0, "Resample below this share of effective particles: 1 at every step, 0 never and so not exact."
     )
 
