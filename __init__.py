@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+# Help pages of the nodes, in `docs/`.
+WEB_DIRECTORY = "./web"
+
 
 class VIPaintExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:

@@ -109,7 +109,7 @@ def _preset(given: dict[str, Any]) -> Preset:
 
 
 def _parse_version_2(tensors: Mapping[str, torch.Tensor], header: dict[str, Any]) -> tuple[LatentObservation, Preset]:
-    """Of files before 0.2: one flat table of the preset, encoded pictures in place of y."""
+    """Version 2 had one flat table of the preset, and encoded pictures in place of y."""
     old = dict(header["preset"])
     second_order_below = old["late"] if old.pop("second_order") else 0.0
     fit = {
