@@ -184,9 +184,10 @@ class Preset:
         """The steps from the lowest keypoint s to 0, one network call each."""
         schedule, sampler = self.schedule, self.sampler
         levels = karras_levels(s, schedule.steps, schedule.s_min, schedule.rho)
-        steps = []
+        steps: list[LevelStep] = []
         for high, low in pairwise(levels):
-            guided = high > schedule.guided_above
+            # Particles are weighed once at least.
+            guided = high > schedule.guided_above or (sampler.smc and not steps)
             resampled = guided and high <= schedule.resample_below and not sampler.smc
             times = schedule.resamplings if resampled else 1
             steps += [

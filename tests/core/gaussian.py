@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch.distributions import Normal
 
-from vipaint_core import HierarchicalPosterior, LatentObservation, PixelObservation
+from vipaint_core import Denoiser, DrawMethod, HierarchicalPosterior, LatentObservation, PixelObservation
+from vipaint_core.diffusion.denoiser import CountingDenoiser
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -154,3 +156,13 @@ def exact_unit(observation: LatentObservation, levels: tuple[float, ...]) -> tup
     start = HierarchicalPosterior.initial(observation, levels)
     posterior = replace(start, mu=torch.stack(mu), log_tau=torch.stack(log_tau), gamma=torch.stack(gamma))
     return posterior, float(law.log_prob(observation.y)[observed].sum())
+
+
+def draw_many(method: DrawMethod[Any], denoiser: Denoiser, observation: Any, count: int, seed: int = 0) -> torch.Tensor:
+    """Fills of the first image, (N, D), as `draw_fills` draws them in one batch but from one noise stream: fast."""
+    generator, image = torch.Generator().manual_seed(seed), torch.zeros(count, dtype=torch.long)
+
+    def noise() -> torch.Tensor:
+        return torch.randn(count, *observation.shape, generator=generator, dtype=torch.float64)
+
+    return method.draw(CountingDenoiser(denoiser, "", 0, None), observation.rows(image), image, noise).flatten(1)

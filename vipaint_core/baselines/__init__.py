@@ -37,7 +37,8 @@ def baseline_method(name: str, settings: Settings | None = None, s_max: float = 
     ) -> torch.Tensor:
         is_mask = isinstance(observation, LatentObservation) and observation.is_cellwise
         if not is_mask and not baseline.any_observation:
-            raise ValueError(f"baseline {name}: expected a masked latent, found {type(observation).__name__}")
+            kind = type(getattr(observation, "operator", observation)).__name__
+            raise ValueError(f"baseline {name}: expected latents seen through a mask, found {kind}")
         with torch.no_grad():
             return baseline.draw(denoiser, observation, noise, chosen, s_max)
 

@@ -52,7 +52,6 @@ def save_posterior(fitted: FittedPosterior, path: Path | str, metadata: Mapping[
         "levels": posterior.levels,
         "eta": posterior.eta,
         "sigma_y": observation.sigma_y,
-        "shape": observation.shape,
         "operator": _packed(observation.operator, OPERATOR, tensors),
         "preset": asdict(fitted.preset),
         "family": fitted.family,
@@ -68,13 +67,12 @@ def load_posterior(path: Path | str) -> FittedPosterior:
     tensors, header, version = read(path)
     try:
         _check_numbers(tensors)
-        parse = {"2": _parse_version_2, VERSION: _parse}[version]
-        observation, preset = parse(tensors, header)
         posterior = HierarchicalPosterior(
             tuple(map(float, header["levels"])), tensors["mu"], tensors["log_tau"], tensors["gamma"], header["eta"]
         )
-        if posterior.mu.shape[1:] != (len(observation.y), *observation.shape):
-            raise ValueError(f"mu {tuple(posterior.mu.shape)} does not fit latents {observation.shape}")
+        parse = {"2": _parse_version_2, VERSION: _parse}[version]
+        observation, preset = parse(tensors, header)
+        _check_operator(observation, posterior.mu)
         history, family = tuple(map(float, header["history"])), header["family"]
         if not isinstance(family, str):
             raise ValueError(f"family: expected a text, found {family!r}")
@@ -85,7 +83,7 @@ def load_posterior(path: Path | str) -> FittedPosterior:
 
 
 def _parse(tensors: Mapping[str, torch.Tensor], header: dict[str, Any]) -> tuple[LatentObservation, Preset]:
-    channels, height, width = header["shape"]
+    *_, channels, height, width = tensors["mu"].shape
     observation = LatentObservation(
         tensors["y"],
         tensors["weight"],
@@ -94,13 +92,25 @@ def _parse(tensors: Mapping[str, torch.Tensor], header: dict[str, Any]) -> tuple
         header["sigma_y"],
         tensors.get("crosstalk_variance"),
     )
-    shown = observation.residual(observation.y.new_zeros(len(observation.y), *observation.shape)).shape
-    if shown != observation.y.shape:
-        raise ValueError(f"the operator gives {tuple(shown)}, y is {tuple(observation.y.shape)}")
     return observation, _preset(header["preset"])
 
 
+def _check_operator(observation: LatentObservation, mu: torch.Tensor) -> None:
+    """Raises ValueError where the operator does not map the posterior's latents to y."""
+    latents = torch.zeros_like(mu[0])
+    try:
+        shown = observation.operator.A(latents).shape
+    except RuntimeError as error:
+        raise ValueError(f"operator: does not take the posterior's latents to y: {error}") from error
+    if len(latents) != len(observation.y) or latents.shape[1:] != observation.shape or shown != observation.y.shape:
+        found = f"mu {tuple(mu.shape)}, y {tuple(observation.y.shape)}"
+        raise ValueError(f"operator: expected a map from the posterior's latents to y, found {found}")
+
+
 def _preset(given: dict[str, Any]) -> Preset:
+    given = dict(given)
+    if unknown := given.keys() - {field.name for field in fields(Preset)}:
+        raise ValueError(f"preset: unknown fields {', '.join(sorted(unknown))}")
     fit = dict(given["fit"])
     for name in ("keypoints", "v_range"):
         fit[name] = tuple(fit[name]) if fit[name] is not None else None
@@ -111,7 +121,8 @@ def _preset(given: dict[str, Any]) -> Preset:
 def _parse_version_2(tensors: Mapping[str, torch.Tensor], header: dict[str, Any]) -> tuple[LatentObservation, Preset]:
     """Version 2 had one flat table of the preset, and encoded pictures in place of y."""
     old = dict(header["preset"])
-    second_order_below = old["late"] if old.pop("second_order") else 0.0
+    late, resamplings = old.pop("late"), old.pop("rounds")
+    second_order_below = late if old.pop("second_order") else 0.0
     fit = {
         "keypoints": old.pop("levels"),
         "learning_rate": old.pop("rate"),
@@ -121,8 +132,8 @@ def _parse_version_2(tensors: Mapping[str, torch.Tensor], header: dict[str, Any]
     }
     schedule = {
         "steps": old.pop("refine_steps"),
-        "resample_below": old.pop("late"),
-        "resamplings": old.pop("rounds"),
+        "resample_below": 0.0 if resamplings == 1 else late,
+        "resamplings": resamplings,
         **{name: old.pop(name) for name in ("s_min", "rho", "guided_above")},
     }
     sampler = {
@@ -144,13 +155,13 @@ def _packed(operator: LinearOperator, place: str, tensors: dict[str, torch.Tenso
     if name is None:
         raise ValueError(f"save: expected an operator of {', '.join(OPERATORS)}, found {type(operator).__name__}")
     found: dict[str, Any] = {"operator": name}
-    for one in fields(operator):  # type: ignore[arg-type]  # all of them are dataclasses
-        value, inside = getattr(operator, one.name), f"{place}.{one.name}"
+    for field in fields(operator):  # type: ignore[arg-type]  # all of them are dataclasses
+        value, inside = getattr(operator, field.name), f"{place}.{field.name}"
         if isinstance(value, torch.Tensor):
             tensors[inside], value = value, {"tensor": inside}
         elif isinstance(value, tuple):
             value = [_packed(part, f"{inside}.{index}", tensors) for index, part in enumerate(value)]
-        found[one.name] = value
+        found[field.name] = value
     return found
 
 
@@ -158,11 +169,18 @@ def _unpacked(packed: dict[str, Any], tensors: Mapping[str, torch.Tensor]) -> Li
     """The inverse of `_packed`."""
     values = dict(packed)
     kind = OPERATORS[values.pop("operator")]
-    for name, value in values.items():
-        if isinstance(value, dict):
-            values[name] = tensors[value["tensor"]]
-        elif isinstance(value, list):
-            values[name] = tuple(_unpacked(part, tensors) for part in value)
+    for field in fields(kind):  # type: ignore[arg-type]
+        if field.name not in values:
+            continue
+        value, form = values[field.name], str(field.type)
+        if "Tensor" in form and not (value is None and "None" in form):
+            if not isinstance(value, dict):
+                raise ValueError(f"{field.name}: expected a tensor, found {value!r}")
+            values[field.name] = tensors[value["tensor"]]
+        elif form.startswith("tuple"):
+            if not isinstance(value, list):
+                raise ValueError(f"{field.name}: expected a list of operators, found {value!r}")
+            values[field.name] = tuple(_unpacked(part, tensors) for part in value)
     return kind(**values)
 
 
@@ -189,7 +207,8 @@ def write(
     version: str = VERSION,
 ) -> None:
     """Writes tensors, header and further texts with their digest, whole or not at all. Raises OSError."""
-    tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    # Cloned: one tensor may stand in several places of an operator.
+    tensors = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
     texts = {**extra, "format": FORMAT, "version": version, "header": json.dumps(header)}
     part = path.with_name(path.name + ".part")
     try:

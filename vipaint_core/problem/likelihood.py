@@ -94,6 +94,14 @@ def condition(
     return x0 + shift
 
 
+def conditioned(observation: LatentObservation, x0: torch.Tensor, s: Level) -> tuple[torch.Tensor, torch.Tensor]:
+    """`condition`, and log p(y | u) with the estimate's own variance, (N,), up to a constant of the level."""
+    if observation.is_cellwise:
+        return condition(observation, x0, s), -negative_log_likelihood(observation, x0, s, calibrated=True)
+    update = _calibrated_update(observation, observation.residual(x0), s)
+    return x0 + update.shift, update.log_likelihood
+
+
 def _calibrated_update(observation: LatentObservation, residual: torch.Tensor, s: Level) -> linalg.Update:
     """The Gaussian update of an estimate with covariance r^2 by any linear operator."""
     variance = estimate_variance(s, residual)

@@ -144,8 +144,8 @@ class LatentObservation:
         return (self.cell_weight >= 1).flatten(1).all(1)
 
     def residual(self, x0: torch.Tensor) -> torch.Tensor:
-        """y - A(x0), (B, c, h, w)."""
-        return self.y - self.operator.A(x0)
+        """y - A(x0), zeros where nothing is observed, (B, c, h, w)."""
+        return torch.where(self.weight > 0, self.y - self.operator.A(x0), 0.0)
 
     def with_crosstalk_as_noise(self) -> LatentObservation:
         """The same with `crosstalk_variance` as additional noise of the observed cells.

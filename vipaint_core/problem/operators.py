@@ -113,6 +113,9 @@ class Blur(LinearOperator):
         padded = F.pad(x, (width, width, height, height), mode=self.padding)
         return F.conv2d(padded.flatten(0, 1)[:, None], self.kernel.to(x)[None, None])[:, 0].unflatten(0, x.shape[:2])
 
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> Self:
+        return replace(self, kernel=self.kernel.to(device, dtype))
+
 
 @dataclass(frozen=True)
 class Downsample(LinearOperator):

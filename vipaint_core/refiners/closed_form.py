@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ..diffusion.denoiser import CountingDenoiser
-from ..problem.likelihood import condition, negative_log_likelihood
+from ..problem.likelihood import conditioned
 from ..problem.observation import LatentObservation
 from .common import Estimate, LevelStep, Refiner
 
@@ -19,8 +19,7 @@ def closed_form(
     """
     with torch.no_grad():
         x0 = denoiser(u, step.s)
-        log_likelihood = -negative_log_likelihood(observation, x0, step.s, calibrated=True)
-        return Estimate(x0, condition(observation, x0, step.s), log_likelihood)
+        return Estimate(x0, *conditioned(observation, x0, step.s))
 
 
 REFINER = Refiner.of_estimator(closed_form, needs_gradient=False)

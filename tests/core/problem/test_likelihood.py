@@ -10,7 +10,7 @@ from gaussian import GaussianPrior, conditioned, half_observed, matrices, normal
 
 from vipaint_core import LatentObservation
 from vipaint_core.problem.likelihood import condition, distance, negative_log_likelihood
-from vipaint_core.problem.operators import Blur, Compose, Downsample, LinearOperator, gaussian_kernel
+from vipaint_core.problem.operators import Blur, Compose, Downsample, LinearOperator, Mask, gaussian_kernel
 
 SHAPE = (2, 4, 6)
 MIXING: dict[str, LinearOperator] = {
@@ -22,11 +22,15 @@ MIXING: dict[str, LinearOperator] = {
 mixing = pytest.mark.parametrize("name", MIXING)
 
 
+CROSSTALK = Mask(normal(2, 1, *SHAPE[1:]) > 0, 0.3 * normal(2, 2, 2, 3, 3))
+
+
 def observe(name: str, images: int = 2) -> LatentObservation:
-    """y of operators that mix cells, with numbers of any weight and one that is hidden."""
-    operator = MIXING[name]
+    """y of operators that mix cells, with numbers of any weight and some that are hidden."""
+    operator = {**MIXING, "crosstalk": CROSSTALK}[name]
     y = operator.A(normal(images, *SHAPE, seed=1))
     weight = torch.rand(images, 1, *y.shape[-2:], generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    weight = torch.where(CROSSTALK.observed, weight, 0.0) if name == "crosstalk" else weight
     weight[:, :, 0, 0] = 0
     y = torch.where(weight > 0, y + 0.3 * normal(*y.shape, seed=3), 0.0)
     return LatentObservation(y, weight, operator, SHAPE, sigma_y=0.3)
@@ -55,9 +59,7 @@ def test_soft_cells_weigh_the_evidence() -> None:
     soft = replace(hard, weight=hard.weight * 0.25)
     x0 = torch.zeros(1, 2, 3, 4, dtype=torch.float64)
     wide = replace(hard, sigma_y=1.0)
-    assert torch.allclose(
-        negative_log_likelihood(soft, x0, 0.0, False), negative_log_likelihood(wide, x0, 0.0, False)
-    )
+    assert torch.allclose(negative_log_likelihood(soft, x0, 0.0, False), negative_log_likelihood(wide, x0, 0.0, False))
 
 
 @mixing
@@ -97,13 +99,11 @@ def test_gradient_of_the_calibrated_likelihood(name: str, s: float) -> None:
         torch.testing.assert_close(gradient[image].flatten(), -A.T @ score, rtol=0, atol=1e-8)
         torch.testing.assert_close(value[image].detach(), 0.5 * residual @ score)
     step = 1e-5 * normal(2, *SHAPE, seed=5)
-    above, below = (
-        negative_log_likelihood(observation, x0 + sign * step, s, calibrated=True) for sign in (1.0, -1.0)
-    )
+    above, below = (negative_log_likelihood(observation, x0 + sign * step, s, calibrated=True) for sign in (1.0, -1.0))
     torch.testing.assert_close((above - below) / 2, (gradient * step).flatten(1).sum(1), rtol=1e-6, atol=1e-10)
 
 
-@mixing
+@pytest.mark.parametrize("name", [*MIXING, "crosstalk"])
 def test_likelihood_of_the_noise_alone(name: str) -> None:
     """Not calibrated, it is log N(y; A x0, R), determinant included; the distance counts numbers by their weight."""
     observation, x0 = observe(name), normal(2, *SHAPE, seed=4)

@@ -83,9 +83,7 @@ def test_refiners_take_soft_weights_and_rows_apart(name: str, mixed: bool) -> No
     def refine(rows: list[int]) -> torch.Tensor:
         index = torch.tensor(rows)
         denoiser, step, first = CountingDenoiser(odd, "", 0, None), LevelStep(2.0, 1.0), StepResult.start(u[index])
-        return (
-            REFINERS[name].refine(denoiser, first.u, step, observation.rows(index), lambda: noise[index], first).u
-        )
+        return REFINERS[name].refine(denoiser, first.u, step, observation.rows(index), lambda: noise[index], first).u
 
     both = refine([0, 1])
     assert torch.isfinite(both).all()
