@@ -2,50 +2,61 @@
 
     python3 run.py benchmark ablation [--problems 8] [--samples 500] [--pictures 5] [--fills 16] [--quick]
 
-`mask`, `linear`, `apart`: mean sliced Wasserstein distance to the exact posterior over the mixtures of
-`benchmark gmm` with 8 and 80 dimensions; lower is better. Then per hole of `benchmark toy`: fills that
-are valid and consistent, and the hidden attributes' total variation above an exact sampler's.
+Every mixture and every fill is kept in .cache/benchmarks; rows are put together from them.
 """
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
-from dataclasses import replace
-from functools import lru_cache
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
-from benchmarks import gmm, toy
-from benchmarks.mixture import MEASUREMENTS, Cell
-from benchmarks.mixture_tables import EXACT
-from benchmarks.report import QUICK, RESULTS, markdown, provenance, write_csv
-from benchmarks.samplers import PACK
-from toy_prior import model as toy
+from benchmarks import toy
+from benchmarks.harness.benchmark import Axis, Benchmark, Count, IsNeeded, Options
+from benchmarks.harness.host import PACK
+from benchmarks.harness.tables import Column, table
+from benchmarks.mixtures.methods import EXACT, METHODS, Method, evaluate_once, preset_method
+from benchmarks.mixtures.problems import MEASUREMENTS, Cell
+from benchmarks.portraits.methods import methods
 from vipaint_core import PRESETS, Preset
 
 DEFAULT = PRESETS["balanced"]
-DEEP = PRESETS["fast"].levels
-HOLES = ("top", "border")
+DEEP = PRESETS["fast"].fit.keypoints
+EXACT_SAMPLER = "exact sampler"
 
 
-def change(name: str, **changes: Any) -> Preset:
-    return replace(DEFAULT, name=name, **changes)
+def change(
+    name: str,
+    fit: Mapping[str, Any] | None = None,
+    schedule: Mapping[str, Any] | None = None,
+    sampler: Mapping[str, Any] | None = None,
+) -> Preset:
+    """The default preset with other fields in its configurations."""
+    return DEFAULT.with_changes(name, fit=fit, schedule=schedule, sampler=sampler)
 
 
-def fitted(name: str, **changes: Any) -> Preset:
+def fitted(name: str, **fit: Any) -> Preset:
     """Fifty Adam steps on keypoints that reach down to where the refinement has little left to do."""
-    return change(name, **{"levels": DEEP, "steps": 50, "upper_evidence": 1.0, **changes})
+    return change(name, fit={"keypoints": DEEP, "steps": 50, "upper_evidence": 1.0, **fit})
+
+
+def resampled_below(name: str, level: float) -> Preset:
+    """Resampling and steps of second order begin at another level."""
+    return change(name, schedule={"resample_below": level}, sampler={"second_order_below": level})
 
 
 PARTS: dict[str, tuple[Preset, ...]] = {
     "": (DEFAULT,),
     "keypoints": (
-        change("at 10", levels=(10.0,)),
-        change("at 3", levels=(3.0,)),
-        change("at 1 and 3, as published", levels=(1.0, 3.0)),
-        change("at 1, 1.5, 2.2 and 3", levels=(1.0, 1.5, 2.2, 3.0)),
-        change("five from 30 to 0.7", levels=DEEP),
+        change("at 10", fit={"keypoints": (10.0,)}),
+        change("at 3", fit={"keypoints": (3.0,)}),
+        change("at 1 and 3, as published", fit={"keypoints": (1.0, 3.0)}),
+        change("at 1, 1.5, 2.2 and 3", fit={"keypoints": (1.0, 1.5, 2.2, 3.0)}),
+        change("five from 30 to 0.7", fit={"keypoints": DEEP}),
     ),
     "fit": (
         fitted("five keypoints, 50 steps"),
@@ -54,93 +65,162 @@ PARTS: dict[str, tuple[Preset, ...]] = {
         fitted("no hierarchy term", beta_hierarchy=0.0),
         fitted("likelihood without the estimate's variance", calibrated=False),
         fitted("top term by the diffusion loss", v_range=(0.01, 100.0)),
-        fitted("at 1 and 3, as published, 50 steps", levels=(1.0, 3.0)),
+        fitted("at 1 and 3, as published, 50 steps", keypoints=(1.0, 3.0)),
     ),
     "refiner": (
-        change("closed form only", refiner="closed_form"),
-        change("diagonal, as PiGDM", refiner="pigdm"),
-        change("moment matching to 0", guided_above=0.0),
-        change("moment matching to 1", guided_above=1.0),
-        change("half the solver steps", solver_steps=3),
-        change("every level's solver from nothing", warm_start=False),
-        change("one round", rounds=1),
-        change("three rounds", rounds=3),
-        change("rounds from 3 on", late=3.0),
-        change("rounds from 20 on", late=20.0),
-        change("first order", second_order=False),
-        change("noise to the end", final_eta=1.0),
-        change("twice the levels", refine_steps=22),
-        change("levels at the top farther apart", rho=7.0),
-        change("down to 0.03", s_min=0.03),
+        change("closed form only", sampler={"refiner": "closed_form"}),
+        change("diagonal, as PiGDM", sampler={"refiner": "pigdm"}),
+        change("moment matching to 0", schedule={"guided_above": 0.0}),
+        change("moment matching to 1", schedule={"guided_above": 1.0}),
+        change("half the solver steps", sampler={"solver_steps": 3}),
+        change("every level's solver from nothing", sampler={"warm_start": False}),
+        change("without resampling", schedule={"resamplings": 1}),
+        change("three resamplings", schedule={"resamplings": 3}),
+        resampled_below("resampling and second order below 3", 3.0),
+        resampled_below("resampling and second order below 20", 20.0),
+        change("first order", sampler={"second_order_below": 0.0}),
+        change("noise to the end", sampler={"final_eta": 1.0}),
+        change("twice the levels", schedule={"steps": 22}),
+        change("levels at the top farther apart", schedule={"rho": 7.0}),
+        change("down to 0.03", schedule={"s_min": 0.03}),
         PRESETS["thorough"],
     ),
 }
+PART_OF = {preset.name: part for part, presets in PARTS.items() for preset in presets}
+CHANGES = {preset.name: preset for presets in PARTS.values() for preset in presets}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--problems", type=int, default=8)
-    parser.add_argument("--samples", type=int, default=500)
-    parser.add_argument("--pictures", type=int, default=5)
-    parser.add_argument("--fills", type=int, default=16)
-    parser.add_argument("--quick", action="store_true", help="the default and one change, into output/")
-    options = parser.parse_args()
-    parts, out, dimensions, holes = PARTS, RESULTS, (8, 80), HOLES
-    if options.quick:
-        parts, out, dimensions, holes = {"": PARTS[""], "refiner": PARTS["refiner"][:1]}, QUICK, (8,), HOLES[:1]
-        options.problems, options.samples, options.pictures, options.fills = 1, 200, 1, 2
-    presets = {preset.name: preset for group in parts.values() for preset in group}
-    if clash := presets.keys() & inpainting.samplers().keys() - PRESETS.keys():
-        raise ValueError(f"ablation: the toy benchmark has other samplers named {sorted(clash)}")
-    # The node takes presets by name; the changed ones exist in this process only.
-    PACK.core.PRESETS.update(
-        {name: PACK.core.Preset(**vars(preset)) for name, preset in presets.items() if name != DEFAULT.name}
-    )
-    methods = {name: gmm.preset_method(preset) for name, preset in presets.items()}
-    cells = [Cell(v, d, m) for v in ("mask", "linear", "apart") for d in dimensions for m in MEASUREMENTS]
-    exact = gmm.run({EXACT: gmm.exact, **methods}, cells, options.problems, options.samples, known={})
-    load = lru_cache(maxsize=None)(toy.load)
+@dataclass(frozen=True)
+class Row:
+    """The default preset with one change; what a run has not measured is None.
 
-    def distances(name: str) -> dict[str, float]:
-        found = {}
-        for variant in dict.fromkeys(cell.variant for cell in cells):
-            found[variant] = statistics.mean(exact[name, cell].distance for cell in cells if cell.variant == variant)
-        return found
+    mask, linear, apart: mean sliced Wasserstein distance to the exact posterior of these mixtures.
+    top_both, border_both: share of valid and consistent fills on these holes.
+    top_tv, border_tv: total variation of their hidden attributes above an exact sampler's.
+    forward, backward: passes through the network per fill, on the last hole.
+    """
 
-    rows: list[dict[str, Any]] = [{"part": "", "change": "exact sampler", **distances(EXACT)}]
-    for part, group in parts.items():
-        for preset in group:
-            row: dict[str, Any] = {"part": part, "change": preset.name, **distances(preset.name)}
-            for hole in holes:
-                score = inpainting.run(preset.name, hole, options.pictures, options.fills, load, fresh=False)
-                row |= {f"{hole} both": score.both, f"{hole} TV": (score.tv or 0) - (score.floor or 0)}
-                row |= {"forward": score.forward, "backward": score.backward}
-            rows.append(row)
-            print(row, file=sys.stderr, flush=True)
-    columns = list(rows[-1])
-    rows = [dict.fromkeys(columns) | row for row in rows]
-    out.mkdir(parents=True, exist_ok=True)
-    write_csv(out / "ablation.csv", rows)
-    about = (__doc__ or "").split("\n\n")
-    (out / "ablation.md").write_text(
-        f"# {about[0]}\n\n`python3 run.py benchmark ablation`: {options.problems} problems, {options.samples} samples; "
-        f"{options.pictures} pictures, {options.fills} fills; {provenance()}.\n\n{about[2]}\n"
-        f"{markdown(columns, [[show(name, row[name]) for name in columns] for row in rows])}",
-        "utf-8",
-    )
+    part: str
+    change: str
+    mask: float | None
+    linear: float | None
+    apart: float | None
+    top_both: float | None = None
+    top_tv: float | None = None
+    forward: float | None = None
+    backward: float | None = None
+    border_both: float | None = None
+    border_tv: float | None = None
 
 
-def show(column: str, value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        return value
-    if column.endswith(" both"):
-        return f"{100 * value:.1f} %"
-    if column.endswith(" TV"):
-        return f"{value:+.3f}"
-    return f"{value:.0f}" if column in ("forward", "backward") else f"{value:.2f}"
+def distances(name: str, method: Method, options: Options) -> dict[str, float]:
+    """Mean distance on the mixtures of each variant."""
+    found = {}
+    for variant in ("mask", "linear", "apart"):
+        cells = [Cell(variant, *place) for place in product((8,) if options.quick else (8, 80), MEASUREMENTS)]
+        found[variant] = statistics.mean(
+            evaluate_once(name, method, cell, index, options.samples).distance
+            for cell in cells
+            for index in range(options.problems)
+        )
+    return found
 
+
+def on_portraits(name: str, options: Options) -> dict[str, float]:
+    """Scores on the toy prior."""
+    found: dict[str, float] = {}
+    for hole in ("top",) if options.quick else ("top", "border"):
+        score = toy.score(name, hole, options.pictures, options.fills, options.fresh)
+        excess = (score.tv or 0) - (score.floor or 0)
+        found |= {f"{hole}_both": score.both, f"{hole}_tv": excess}
+        found |= {"forward": score.forward, "backward": score.backward}
+    return found
+
+
+@contextmanager
+def published() -> Iterator[None]:
+    """Within it the node, which takes presets by name, knows the changed ones.
+
+    Raises ValueError where another method of the toy benchmark has the name of a change.
+    """
+    core = PACK.core
+    changed = {name: preset for name, preset in CHANGES.items() if name not in core.PRESETS}
+    if clash := changed.keys() & methods().keys():
+        raise ValueError(f"ablation: the toy benchmark has other methods named {sorted(clash)}")
+    for name, preset in changed.items():
+        # The pack has classes of its own.
+        fit, schedule = core.FitConfig(**vars(preset.fit)), core.ScheduleConfig(**vars(preset.schedule))
+        sampler = core.SamplerConfig(**vars(preset.sampler))
+        core.PRESETS[name] = core.Preset(name, preset.description, fit, schedule, sampler)
+    try:
+        yield
+    finally:
+        for name in changed:
+            del core.PRESETS[name]
+
+
+def measure(options: Options, is_needed: IsNeeded) -> Iterator[Row]:
+    with published():
+        for name in filter(is_needed, options.changes):
+            if name == EXACT_SAMPLER:
+                yield Row("", name, **distances(EXACT, METHODS[EXACT], options))
+            else:
+                found = distances(name, preset_method(CHANGES[name]), options)
+                yield Row(PART_OF[name], name, **found, **on_portraits(name, options))
+
+
+def share(label: str, field: str) -> Column[Row]:
+    def percent(row: Row) -> float | None:
+        value = getattr(row, field)
+        return None if value is None else 100 * value
+
+    return Column(label, percent, "{:.1f} %", missing="")
+
+
+def number(label: str, form: str) -> Column[Row]:
+    return Column(label, lambda row: getattr(row, label.lower().replace(" ", "_")), form, missing="")
+
+
+COLUMNS = (
+    number("part", "{}"),
+    number("change", "{}"),
+    *(number(variant, "{:.2f}") for variant in ("mask", "linear", "apart")),
+    share("top both", "top_both"),
+    number("top TV", "{:+.3f}"),
+    number("forward", "{:.0f}"),
+    number("backward", "{:.0f}"),
+    share("border both", "border_both"),
+    number("border TV", "{:+.3f}"),
+)
+
+
+def facts(options: Options) -> str:
+    on_mixtures = f"{options.problems} problems, {options.samples} samples"
+    return f"{on_mixtures}; {options.pictures} pictures, {options.fills} fills"
+
+
+BENCHMARK = Benchmark(
+    name="ablation",
+    title="What each part of the default preset is worth: it is changed alone, on mixtures and on the toy prior.",
+    row=Row,
+    measure=measure,
+    tables=lambda rows: table(rows, COLUMNS),
+    axes=(
+        Axis("change", [EXACT_SAMPLER, *CHANGES], "changes", quick=(EXACT_SAMPLER, DEFAULT.name, "closed form only")),
+    ),
+    counts=(
+        Count("problems", usual=8, quick=1),
+        Count("samples", usual=500, quick=200),
+        Count("pictures", usual=5, quick=1),
+        Count("fills", usual=16, quick=2),
+    ),
+    explanation="""\
+`mask`, `linear`, `apart`: mean sliced Wasserstein distance to the exact posterior over the mixtures of
+`benchmark gmm` with 8 and 80 dimensions; lower is better. Then per hole of `benchmark toy`: fills that
+are valid and consistent, and the hidden attributes' total variation above an exact sampler's.
+""",
+    facts=facts,
+)
 
 if __name__ == "__main__":
-    main()
+    sys.exit(BENCHMARK.main(__doc__))

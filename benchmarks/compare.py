@@ -1,11 +1,13 @@
 """Draws the same fills in two checkouts of this repository and compares them bit by bit.
 
-    python3 run.py benchmark compare [REVISION | FOLDER] [--only WORD] [--keep FILE]
+    python3 run.py benchmark compare [REVISION | FOLDER] [--only WORD]
 
 Shows that a change of structure has not changed results: every preset, baseline, gradient mode, degradation and picture
 node on the toy prior with fixed seeds (float32, CPU, one thread), and the distances of one mixture cell. The other
 checkout is a commit (default HEAD~1), checked out in a temporary folder, or an existing folder. What a clean commit
-draws is kept in .cache/compare. Exit code 1 where anything differs; the largest differences are listed.
+draws is kept in .cache/compare. Exit code 1 where anything differs or fails; the largest differences are listed.
+
+This file stands on its own: it draws with the nodes of checkouts that have other modules than this one.
 """
 
 from __future__ import annotations
@@ -16,19 +18,23 @@ import csv
 import hashlib
 import importlib
 import importlib.util
+import logging
 import os
 import subprocess
 import sys
 import tempfile
-import traceback
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from tools.comfy_server import ROOT, locate_host
+
+log = logging.getLogger(__name__)
 
 CACHE = ROOT / ".cache" / "compare"
 SEED = 11
@@ -87,8 +93,9 @@ def activate_host() -> None:
 def cases(nodes: dict[str, Any], checkpoint: Path, picture: torch.Tensor, folder: Path) -> Iterator[tuple[str, Case]]:
     """Named draws; picture: (1, SIDE, SIDE, 3)."""
     import folder_paths
-    import nodes as stock
 
+    # The host's module: its folder comes first on sys.path.
+    stock: Any = importlib.import_module("nodes")
     folder_paths.add_model_folder_path("checkpoints", str(checkpoint.parent))
     folder_paths.folder_names_and_paths["vipaint"] = ([str(folder)], {".safetensors"})
     model, _, vae = stock.CheckpointLoaderSimple().load_checkpoint(checkpoint.name)
@@ -110,7 +117,7 @@ def cases(nodes: dict[str, Any], checkpoint: Path, picture: torch.Tensor, folder
         return found
 
     def inpaint(**inputs: Any) -> Case:
-        return lambda: run("VIPaintInpaint", **{**common, "fills": 2, **by_image, **inputs})
+        return partial(run, "VIPaintInpaint", **{**common, "fills": 2, **by_image, **inputs})
 
     for preset in ("fast", "balanced", "thorough"):
         yield f"preset {preset}", inpaint(preset=preset)
@@ -121,8 +128,7 @@ def cases(nodes: dict[str, Any], checkpoint: Path, picture: torch.Tensor, folder
     yield "balanced, soft mask", inpaint(preset="balanced", mask=soft)
     yield "balanced, guidance", inpaint(preset="balanced", cfg=2.5)
     for preset in ("fast", "balanced"):
-        nothing = dict.fromkeys(by_image)
-        yield f"{preset}, latent", inpaint(preset=preset, latent_image=latent, **nothing)
+        yield f"{preset}, latent", inpaint(preset=preset, latent_image=latent, **dict.fromkeys(by_image))
     yield "fast, odd size", inpaint(preset="fast", image=picture[:, :61, :53], mask=hard[:, :61, :53])
 
     def posterior_file() -> dict[str, torch.Tensor]:
@@ -136,14 +142,11 @@ def cases(nodes: dict[str, Any], checkpoint: Path, picture: torch.Tensor, folder
     for method, settings in FEW_STEPS.items():
         # Qualified as the host hands a choice of inputs to a node.
         chosen = {"method": method, **settings}
-        yield (
-            f"baseline {method}",
-            lambda chosen=chosen: run("VIPaintBaseline", **common, fills=2, method=chosen, **by_image),
-        )
+        yield f"baseline {method}", partial(run, "VIPaintBaseline", **common, fills=2, method=chosen, **by_image)
     for degradation, settings in DEGRADATIONS.items():
         inputs = {"steps": 6, "attempts": 2, "noise": 0.01, "fills": 1, "image": picture, "vae": vae, "mask": hard}
         inputs["degradation"] = {"degradation": degradation, **settings}
-        yield f"restore {degradation}", lambda inputs=inputs: run("VIPaintRestore", **common, **inputs)
+        yield f"restore {degradation}", partial(run, "VIPaintRestore", **common, **inputs)
     generator = torch.Generator().manual_seed(SEED)
     large = torch.rand(2, 150, 170, 3, generator=generator)
     holes = torch.zeros(2, 150, 170)
@@ -158,17 +161,15 @@ def cases(nodes: dict[str, Any], checkpoint: Path, picture: torch.Tensor, folder
         return {"cut": parts.contiguous(), "mask": covers.float().contiguous(), "whole": found["0"]}
 
     yield "crop and composite", crop_and_composite
-    yield (
-        "composite",
-        lambda: run("VIPaintComposite", fills=1 - large, original=large, mask=holes, feather=0, colour_match=1.0),
-    )
-    yield "uncertainty", lambda: run("VIPaintUncertainty", images=large, fills=2)
+    whole = {"fills": 1 - large, "original": large, "mask": holes, "feather": 0, "colour_match": 1.0}
+    yield "composite", partial(run, "VIPaintComposite", **whole)
+    yield "uncertainty", partial(run, "VIPaintUncertainty", images=large, fills=2)
 
 
-def draw(root: Path, checkpoint: Path, picture: Path, out: Path, only: str) -> None:
-    """Draws all cases of a checkout whose name contains `only` and saves them; failures are saved as their text."""
+def draw(only: str, root: Path, checkpoint: Path, picture: Path, out: Path) -> None:
+    """Draws all cases of a checkout whose name contains `only` and saves them, with the names of those that failed."""
     activate_host()
-    nodes, drawn, failed = load_pack(root), dict[str, torch.Tensor](), dict[str, str]()
+    nodes, drawn, failed = load_pack(root), dict[str, torch.Tensor](), []
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         shown = load_file(picture)["picture"]
         for name, case in cases(nodes, checkpoint, shown, Path(folder)):
@@ -178,15 +179,15 @@ def draw(root: Path, checkpoint: Path, picture: Path, out: Path, only: str) -> N
             try:
                 drawn |= {f"{name}, output {place}": tensor for place, tensor in case().items()}
             except Exception:
-                failed[name] = traceback.format_exc()
-                print(f"{name} failed in {root.name}:\n{failed[name]}", file=sys.stderr, flush=True)
+                failed.append(name)
+                log.exception("%s failed in %s", name, root)
             print(f"{root.name:24.24} {name}", flush=True)
-    save_file(drawn or {"none": torch.zeros(1)}, out, failed)
+    save_file(drawn, out, {"checkout": root.name, **dict.fromkeys(failed, "failed")})
 
 
 def mixture(root: Path, folder: Path) -> dict[str, torch.Tensor]:
     """Distances and passes of all methods on the smallest mixtures, by the checkout's own benchmark."""
-    options = "--problems 1 --samples 100 --dimensions 8 --variants mask --out".split()
+    options = ["--problems", "1", "--samples", "100", "--dimensions", "8", "--variants", "mask", "--out"]
     comfyui, python = locate_host()
     environment = {**os.environ, "COMFYUI_PATH": str(comfyui), "COMFYUI_PYTHON": python, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(root / "run.py"), "benchmark", "gmm", *options, str(folder)]
@@ -203,16 +204,14 @@ def mixture(root: Path, folder: Path) -> dict[str, torch.Tensor]:
 # --- comparing ---
 
 
-def start(root: Path, checkpoint: Path, picture: Path, out: Path, only: str) -> subprocess.Popen[bytes]:
+def start(only: str, *files: Path) -> subprocess.Popen[bytes]:
     """`draw` of a checkout by this file, whatever that checkout has of it."""
     _, python = locate_host()
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    code = f"import sys; from benchmarks.compare import draw_arguments; draw_arguments({only!r}, *sys.argv[1:])"
-    return subprocess.Popen([python, "-c", code, str(root), str(checkpoint), str(picture), str(out)], env=environment)
-
-
-def draw_arguments(only: str, *files: str) -> None:
-    draw(*map(Path, files), only=only)
+    code = (
+        "import sys, pathlib; from benchmarks.compare import draw; draw(sys.argv[1], *map(pathlib.Path, sys.argv[2:]))"
+    )
+    return subprocess.Popen([python, "-c", code, only, *map(str, files)], env=environment)
 
 
 def git(*arguments: str) -> str:
@@ -261,11 +260,14 @@ def result(root: Path, file: Path, only: str) -> dict[str, torch.Tensor]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("other", nargs="?", default="HEAD~1", help="a commit, or a folder with another checkout")
-    parser.add_argument("--only", default="", help="draw what has this in its name: `preset`, `baseline`, `mixture`, ...")
+    parser.add_argument(
+        "--only", default="", help="draw what has this in its name: `preset`, `baseline`, `mixture`, ..."
+    )
     options = parser.parse_args()
+    # Where earlier checkouts have it, too.
     toy = next(file.parent for file in ROOT.rglob("vipaint_toy.safetensors") if ".host" not in file.parts)
-    module = importlib.import_module(".".join([*toy.relative_to(ROOT).parts, "pictures"]))
-    portrait = module.render(module.sample_attributes(1, torch.Generator().manual_seed(SEED)))
+    pictures = importlib.import_module(".".join([*toy.relative_to(ROOT).parts, "pictures"]))
+    portrait = pictures.render(pictures.sample_attributes(1, torch.Generator().manual_seed(SEED)))
     shown = portrait[:, :, 32 : 32 + SIDE, 32 : 32 + SIDE].movedim(1, -1).contiguous()
     with tempfile.TemporaryDirectory() as folder, checkout(options.other) as (tree, commit):
         picture, checkpoint = Path(folder) / "picture.safetensors", toy / "vipaint_toy.safetensors"
@@ -275,19 +277,23 @@ def main() -> int:
         files = {tree: Path(folder) / "before.safetensors", ROOT: Path(folder) / "after.safetensors"}
         known = commit is not None and kept.is_file()
         running = [
-            start(root, checkpoint, picture, file, options.only)
+            start(options.only, root, checkpoint, picture, file)
             for root, file in files.items()
             if not (known and root == tree)
         ]
-        if any([process.wait() for process in running]):
+        # All of them end, whichever fails.
+        codes = [process.wait() for process in running]
+        if any(codes):
             return 1
         before = load_file(kept) if known else result(tree, files[tree], options.only)
         if commit is not None and not known:
             CACHE.mkdir(parents=True, exist_ok=True)
             save_file(before, kept)
         after = result(ROOT, files[ROOT], options.only)
-    found = differences(before, after)
-    print("\n".join([*found, f"{len(before)} results, {len(found)} differ"]))
+        with safe_open(files[ROOT], "pt") as stored:
+            failed = [f"{name}: fails" for name, word in stored.metadata().items() if word == "failed"]
+    found = [*failed, *differences(before, after)]
+    print("\n".join([*found, f"{len(before)} results, {len(found)} differ or fail"]))
     return 1 if found or not before else 0
 
 

@@ -13,14 +13,13 @@ about 0.1 MB for every failed prompt, whichever node fails.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import json
 import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,9 +27,10 @@ from typing import Any
 import psutil
 from scipy import stats
 
-from benchmarks.report import QUICK, RESULTS, markdown, provenance
-from toy_prior import CHECKPOINT
+from benchmarks.harness.benchmark import Benchmark, Count, IsNeeded, Options
+from benchmarks.harness.tables import markdown
 from tools.comfy_server import ROOT, ComfyServer, InvalidPrompt, PromptError
+from toy_prior import CHECKPOINT
 from toy_prior.demo import draw_input
 
 Prompt = dict[str, Any]
@@ -45,8 +45,13 @@ FRUGAL = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TR
 
 @dataclass(frozen=True)
 class Sample:
-    """kind of the prompt, seconds that it took, the server's resident memory after it, MB."""
+    """After a prompt of this kind.
 
+    seconds: that it took.
+    memory: resident memory of the server's process, MB.
+    """
+
+    prompt: int
     kind: str
     seconds: float
     memory: float
@@ -54,9 +59,9 @@ class Sample:
 
 @dataclass(frozen=True)
 class Growth:
-    """Of memory over the last half of the prompts, MB per prompt: slope and its 95 % interval (Sen 1968).
+    """Of memory over the last half of the prompts, MB per prompt: slope and its 95 % interval.
 
-    The median of the slopes between all pairs: what a few prompts hold for a moment does not count.
+    The slope is the median of those between all pairs (Sen 1968): what a few prompts hold for a moment does not count.
     """
 
     slope: float
@@ -153,7 +158,11 @@ class Prompts:
     def posterior(self, seed: int) -> None:
         """Paints, saves the posterior, loads one and draws from it."""
         self.run({**self.painted(seed), "keep": self.keep(["inpaint", 1])})
-        inputs = {"model": ["checkpoint", 0], "positive": ["conditioning", 0], "negative": ["conditioning", 0]}
+        inputs: dict[str, Any] = {
+            "model": ["checkpoint", 0],
+            "positive": ["conditioning", 0],
+            "negative": ["conditioning", 0],
+        }
         inputs |= {"posterior": ["load", 0], "seed": seed, "cfg": 1.0, "fills": 2, "first_fill": 1}
         prompt = self.painted(seed)
         prompt["load"] = {"class_type": "VIPaintLoadPosterior", "inputs": {"file": "soak_00001_.safetensors"}}
@@ -161,7 +170,8 @@ class Prompts:
         self.run(prompt)
 
     def baseline(self, seed: int) -> None:
-        prompt = self.painted(seed, **{"method": "ding", "method.steps": 8})
+        settings: dict[str, Any] = {"method": "ding", "method.steps": 8}
+        prompt = self.painted(seed, **settings)
         del prompt["inpaint"]["inputs"]["preset"]
         self.run({**prompt, "inpaint": {**prompt["inpaint"], "class_type": "VIPaintBaseline"}})
 
@@ -170,65 +180,63 @@ class Prompts:
         return self.server.images(self.server.run(self.painted(0)))
 
 
-def soak(server: ComfyServer, folder: Path, prompts: int) -> list[Sample]:
+def soak(server: ComfyServer, folder: Path, count: int) -> Iterator[Sample]:
     """Runs so many prompts, every kind in turn. Raises RuntimeError where one ends as it should not."""
-    make = Prompts(server, folder)
+    prompts = Prompts(server, folder)
     process = psutil.Process(server.pid)
-    before, samples = make.pixels(), []
-    for number in range(1, prompts + 1):
-        kind, run = make.kinds[number % len(make.kinds)]
-        begin = time.monotonic()
+    first_pixels = prompts.pixels()
+    for number in range(1, count + 1):
+        kind, run = prompts.kinds[number % len(prompts.kinds)]
+        start = time.monotonic()
         run(number)
         server.clear_history()
         memory = process.memory_info().rss / MEGABYTE
-        samples.append(Sample(kind, time.monotonic() - begin, memory))
-        print(f"{number:4}  {kind:12} {samples[-1].seconds:6.2f} s {memory:8.2f} MB", file=sys.stderr, flush=True)
-    if make.pixels() != before:
+        yield Sample(number, kind, time.monotonic() - start, memory)
+    if prompts.pixels() != first_pixels:
         raise RuntimeError("soak: expected the pixels of the first prompt after all others, found others")
-    return samples
 
 
-def report(samples: list[Sample]) -> str:
-    """What was run and how memory went."""
+def measure(options: Options, _is_needed: IsNeeded) -> Iterator[Sample]:
+    running = ComfyServer([CHECKPOINT], env=FRUGAL, args=["--cache-classic"])
+    with tempfile.TemporaryDirectory() as folder, running as server:
+        yield from soak(server, Path(folder), options.prompts)
+
+
+def tables(samples: list[Sample]) -> str:
+    """Growth, what was run, and the course of memory."""
     memory, found = [sample.memory for sample in samples], growth(samples)
     seconds: dict[str, list[float]] = defaultdict(list)
     for sample in samples:
         seconds[sample.kind].append(sample.seconds)
-    rows = [(kind, str(len(values)), f"{sum(values) / len(values):.2f}") for kind, values in seconds.items()]
-    steps = sorted({1, *range(20, len(memory) + 1, 20), len(memory)})
-    course = [(str(step), f"{memory[step - 1]:.1f}") for step in steps]
+    kinds = [(kind, str(len(values)), f"{sum(values) / len(values):.2f}") for kind, values in seconds.items()]
+    shown = sorted({1, *range(20, len(memory) + 1, 20), len(memory)})
+    course = [(str(number), f"{memory[number - 1]:.1f}") for number in shown]
     return (
         f"Growth in the second half: {found.slope:+.4f} MB per prompt, 95 % interval {found.low:+.4f} to "
         f"{found.high:+.4f}: {'none' if found.is_none else 'too much'}, since growth counts where the whole interval lies "
-        f"above {TOLERANCE} MB per prompt.\n\n{markdown(('prompts', 'count', 's'), rows)}\n{markdown(('after prompt', 'MB'), course)}"
+        f"above {TOLERANCE} MB per prompt.\n\n{markdown(('prompts', 'count', 's'), kinds)}\n"
+        f"{markdown(('after prompt', 'MB'), course)}"
     )
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--prompts", type=int, default=200)
-    parser.add_argument("--quick", action="store_true", help="20 prompts, into output/")
-    options = parser.parse_args()
-    prompts = 20 if options.quick else options.prompts
-    if prompts < 6:
-        parser.error("a line needs at least 6 prompts")
-    running = ComfyServer([CHECKPOINT], env=FRUGAL, args=["--cache-classic"])
-    with tempfile.TemporaryDirectory() as folder, running as server:
-        samples = soak(server, Path(folder), prompts)
-    text, out = report(samples), QUICK if options.quick else RESULTS
-    print(text)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "soak.md").write_text(
-        f"# One server, many prompts\n\n`python3 run.py benchmark soak`: {prompts} prompts with the toy model, resident "
-        f"memory of the server's process after each, {provenance()}. Classic cache, history deleted after each prompt: see "
-        f"`benchmarks/soak.py`.\n\n{text}",
-        "utf-8",
-    )
-    if not growth(samples).is_none:
-        print("error: the server's memory grows", file=sys.stderr)
-        return 1
-    return 0
+def failure(samples: list[Sample]) -> str | None:
+    return None if growth(samples).is_none else "the server's memory grows"
 
+
+BENCHMARK = Benchmark(
+    name="soak",
+    title="One server, many prompts",
+    row=Sample,
+    measure=measure,
+    tables=tables,
+    # A line needs some points.
+    counts=(Count("prompts", usual=200, quick=20, least=6),),
+    explanation="Classic cache, history deleted after each prompt: see `benchmarks/soak.py`.",
+    facts=lambda options: (
+        f"{options.prompts} prompts with the toy model, resident memory of the server's process after each"
+    ),
+    failure=failure,
+)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(BENCHMARK.main(__doc__))

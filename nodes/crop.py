@@ -87,7 +87,7 @@ class VIPaintCrop(io.ComfyNode):
                 )
         size = height, width
         regions = tuple(region_around(cover, size, context, enlarge) for cover in hole[:, 0])
-        crop = Crop(regions, tuple(pictures.shape[1:3]), size)
+        crop = Crop(regions, (pictures.shape[1], pictures.shape[2]), size)
         parts, covers = zip(
             *(cut(pictures[n : n + 1], hole[n : n + 1], crop, n) for n in range(len(pictures))), strict=True
         )

@@ -21,11 +21,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from PIL import Image, ImageDraw
 
 from tools.comfy_server import ROOT, ComfyServer
 from toy_prior import CHECKPOINT, pictures
-from vipaint_core.operators import Blur, Downsample, Operator, gaussian_kernel
+from vipaint_core.problem.operators import Blur, Downsample, LinearOperator, gaussian_kernel
 
 # What the second tile of a scene shows.
 SCENES = {
@@ -50,22 +51,23 @@ TILE, MARGIN, CAPTION = 256, 8, 16
 def draw_input(seed: int, hole: str) -> tuple[Image.Image, Image.Image]:
     """A picture of the toy prior and a mask, white where it is hidden."""
     attributes = pictures.sample_attributes(1, torch.Generator().manual_seed(seed))
-    picture = pictures.render(attributes)[0].permute(1, 2, 0).mul(255).round().clamp(0, 255).to(torch.uint8)
+    picture = rearrange(pictures.render(attributes)[0], "c h w -> h w c").mul(255).round().clamp(0, 255).to(torch.uint8)
     mask = pictures.hole(hole).to(torch.uint8).mul(255)
     return Image.fromarray(picture.numpy(), "RGB"), Image.fromarray(mask.numpy(), "L").convert("RGB")
 
 
-def degraded(picture: Image.Image, operator: Operator, seed: int) -> Image.Image:
+def degraded(picture: Image.Image, operator: LinearOperator, seed: int) -> Image.Image:
     """What the operator makes of a picture, with noise."""
-    colours = operator.A(torch.from_numpy(np.array(picture)).movedim(-1, 0)[None] / 255)[0]
+    (colours,) = operator.A(rearrange(torch.from_numpy(np.array(picture)), "h w c -> 1 c h w") / 255)
     noisy = colours + NOISE * torch.randn(colours.shape, generator=torch.Generator().manual_seed(seed))
-    return Image.fromarray(noisy.clamp(0, 1).mul(255).round().byte().movedim(0, -1).numpy(), "RGB")
+    pixels = rearrange(noisy.clamp(0, 1).mul(255).round().byte(), "c h w -> h w c")
+    return Image.fromarray(pixels.numpy(), "RGB")
 
 
 def draw_scene(scene: str, seed: int, hole: str) -> tuple[dict[str, Image.Image], Image.Image]:
-    """What the nodes of a workflow load, by their ids, and what the scene's second tile shows; see `SCENES`.
+    """What the nodes of a workflow load, by their ids, and what the scene's second tile shows, see `SCENES`.
 
-    `hole` is the inpainting scene's.
+    hole: one of `pictures.MASKS`, for the scene inpaint.
     """
     picture, mask = draw_input(seed, hole)
     if scene in ("deblur", "super_resolution"):

@@ -148,7 +148,11 @@ def background(hue: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Attributes:
-    """Attributes of N portraits: `hue` (N,) in cycles and `groups`, a (N,) index per layer."""
+    """Attributes of N portraits.
+
+    hue: (N,), of the background, in cycles.
+    groups: by layer, (N,) indices of its templates.
+    """
 
     hue: torch.Tensor
     groups: dict[str, torch.Tensor]
@@ -190,7 +194,10 @@ def render(attributes: Attributes) -> torch.Tensor:
 
 
 def hole(name: str) -> torch.Tensor:
-    """The benchmark's masks, (128, 128) bool, True where pixels are hidden."""
+    """The named mask of the benchmark, (128, 128) bool, True where pixels are hidden.
+
+    Raises ValueError for names that are not in `MASKS`.
+    """
     mask = torch.zeros(SIZE, SIZE, dtype=torch.bool)
     if name == "right":
         mask[:, 64:] = True
@@ -214,10 +221,10 @@ def hole(name: str) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Reading:
-    """What the reader found in N pictures.
+    """What the reader found in N pictures; groups outside the region that it looked at are -1 and matched.
 
-    `error[group]` is the root mean square distance to the best template, `matched[group]`
-    whether that distance is within the template's `tolerance`; groups outside the region are -1 and matched.
+    error: by group, (N,) root mean square distances to the best template.
+    matched: by group, (N,) bool, whether that distance is within the template's `tolerance`.
     """
 
     attributes: Attributes
@@ -240,17 +247,6 @@ class Reading:
             return torch.full_like(self.error[name], BACKGROUND_TOLERANCE)
         return tolerance(name)[self.attributes.groups[name]]
 
-    def require(self) -> Attributes:
-        """The attributes, or a ValueError that names the first picture and group that match nothing."""
-        for name, matched in self.matched.items():
-            if not matched.all():
-                row = int((~matched).nonzero()[0])
-                raise ValueError(
-                    f"read: picture {row} matches no template of {name!r}: root mean square error "
-                    f"{float(self.error[name][row]):.3f}, expected at most {float(self.allowed(name)[row]):.3f}"
-                )
-        return self.attributes
-
 
 BACKGROUND_TOLERANCE = 0.05
 
@@ -270,8 +266,11 @@ def tolerance(group: str) -> torch.Tensor:
 def read(pictures: torch.Tensor, region: torch.Tensor | None = None) -> Reading:
     """Recovers attributes of pictures by matching rendered templates.
 
-    pictures: (N, 3, 128, 128) in [0, 1]. region: (128, 128) bool, the pixels to look at
-    (default all). A group is read when at least half of its support lies in the region.
+    A group is read where at least half of its support lies in the region.
+
+    pictures: (N, 3, 128, 128) in [0, 1].
+    region: (128, 128) bool, the pixels to look at; None: all.
+
     Raises ValueError for another shape.
     """
     if pictures.ndim != 4 or tuple(pictures.shape[1:]) != (3, SIZE, SIZE):

@@ -189,7 +189,7 @@ class HostDenoiser:
         coordinate = self._info.coordinate
         z, sigma = coordinate.to_host(u.float(), s.float())
         # The host counts a flow's time from 0 to 1, without the scale of its noise.
-        sigma = (sigma / coordinate.noise_scale if coordinate.flow else sigma).clone()
+        sigma = torch.as_tensor(sigma / coordinate.noise_scale if coordinate.flow else sigma).clone()
         if self._inside:
             with named_failures():
                 return refuse_backward_outside(self._predict(z, sigma))

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import csv
-import sys
+from pathlib import Path
 
 import pytest
 
-from benchmarks import parts, restoration
-from benchmarks.inpainting import held_out
+from benchmarks import restoration
+from benchmarks.harness import parts
+from benchmarks.portraits.prior import held_out
 from toy_prior import pictures
 
 
-def test_quick_run_writes_table_and_pictures(comfyui, tmp_path, monkeypatch) -> None:
+def test_quick_run_writes_table_and_pictures(comfyui: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "CACHE", tmp_path / "parts")
-    short = {"steps": 4, "attempts": 1}
-    monkeypatch.setattr(restoration, "knobs", lambda: short)
-    monkeypatch.setattr(sys, "argv", ["restoration", "--quick", "--out", str(tmp_path)])
-    restoration.main()
+    monkeypatch.setattr(restoration, "widget_defaults", lambda: {"steps": 4, "attempts": 1})
+    assert restoration.BENCHMARK.main("", ["--quick", "--out", str(tmp_path)]) == 0
     with open(tmp_path / "restoration.csv", encoding="utf-8", newline="") as file:
         rows = {(row["problem"], row["method"]): row for row in csv.DictReader(file)}
     small, hole = "super-resolution, x8", "hole, disc"
@@ -28,8 +27,8 @@ def test_quick_run_writes_table_and_pictures(comfyui, tmp_path, monkeypatch) -> 
     assert "| restore " in (tmp_path / "restoration.md").read_text("utf-8")
     assert (tmp_path / "restoration.png").is_file()
     # Finished rows stand: nothing is painted again.
-    monkeypatch.setattr(restoration, "run", None)
-    restoration.main()
+    monkeypatch.setattr(restoration, "score", None)
+    assert restoration.BENCHMARK.main("", ["--quick", "--out", str(tmp_path)]) == 0
 
 
 @pytest.mark.parametrize("name", restoration.PROBLEMS)
@@ -41,6 +40,14 @@ def test_the_truth_is_judged_right(name: str) -> None:
     assert score["psnr"] is None or score["psnr"] > 100
     assert score["seam"] == (None if problem.hole is None else 0)
     if problem.noise:
-        assert score["explained"] == pytest.approx(33.98, abs=0.5)
+        assert score["data_fidelity"] == pytest.approx(33.98, abs=0.5)
     wrong = restoration.judge(problem, shown.roll(1, 0), truth, fills=1)
-    assert wrong["attributes"] < 1 and wrong["explained"] < 25
+    assert wrong["attributes"] < 1 and wrong["data_fidelity"] < 25
+
+
+def test_dps_goes_through_network_and_decoder(comfyui: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "CACHE", tmp_path)
+    monkeypatch.setattr(restoration, "DPS", type(restoration.DPS)(steps=4, scale=1.0))
+    score = restoration.score("super-resolution, x8", "dps", count=1, fills=1)
+    assert (score.forward, score.backward) == (4, 4)
+    assert score.psnr is not None and score.psnr > 0

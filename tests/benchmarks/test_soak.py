@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from benchmarks.soak import Sample, growth, report, soak
+from benchmarks.soak import Sample, failure, growth, soak, tables
 from tools.comfy_server import ComfyServer
 
 
@@ -12,7 +12,7 @@ def course(per_prompt: float = 0.0, filled: int = 0, spikes: tuple[int, ...] = (
     """Memory of 200 prompts: noise, growth, 50 MB for good after the prompt `filled`, 50 MB for a moment at spikes."""
     draw = random.Random(0)
     return [
-        Sample("any", 1.0, 1000 + draw.gauss(0, 0.5) + per_prompt * n + 50 * (n > filled) + 50 * (n in spikes))
+        Sample(n + 1, "any", 1.0, 1000 + draw.gauss(0, 0.5) + per_prompt * n + 50 * (n > filled) + 50 * (n in spikes))
         for n in range(200)
     ]
 
@@ -30,7 +30,12 @@ def test_what_counts_as_growth() -> None:
 
 @pytest.mark.host
 def test_every_kind_of_prompt_ends_as_it_should(server: ComfyServer, tmp_path) -> None:
-    samples = soak(server, tmp_path, 10)
+    samples = list(soak(server, tmp_path, 10))
     assert len({sample.kind for sample in samples}) == 10
     assert all(sample.memory > 100 for sample in samples)
-    assert "none, since growth" in report(course()) and "too much, since" in report(course(1.0))
+    assert [sample.prompt for sample in samples] == list(range(1, 11))
+
+
+def test_growth_fails_the_command() -> None:
+    assert "none, since growth" in tables(course()) and failure(course()) is None
+    assert "too much, since" in tables(course(1.0)) and failure(course(1.0)) == "the server's memory grows"

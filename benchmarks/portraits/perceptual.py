@@ -8,12 +8,16 @@ from pathlib import Path
 
 import torch
 
+# Of two batches of pictures (N, 3, H, W) in [0, 1], (N,).
+Distance = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
-def load_lpips(weights: Path) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-    """LPIPS of two batches of pictures (N, 3, H, W) in [0, 1], (N,) (Zhang et al. 2018, arXiv 1801.03924, AlexNet).
 
-    weights: torchvision's AlexNet for ImageNet, a state dictionary, `alexnet-owt-7be5be79.pth`. Raises ImportError
-    without the package `lpips`, ValueError for a file without AlexNet's features.
+def load_lpips(weights: Path) -> Distance:
+    """LPIPS with AlexNet (Zhang et al. 2018, arXiv 1801.03924).
+
+    weights: torchvision's AlexNet for ImageNet, a state dictionary, `alexnet-owt-7be5be79.pth`.
+
+    Raises ImportError without the package `lpips`, ValueError for a file without AlexNet's features.
     """
     try:
         import lpips

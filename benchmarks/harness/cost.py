@@ -1,4 +1,4 @@
-"""What a sampler costs: memory, and its network calls, counted and timed without anything around them."""
+"""What a method costs: its network calls, counted and timed without anything around them, and its memory."""
 
 from __future__ import annotations
 
@@ -9,26 +9,64 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import psutil
 import torch
 
-from benchmarks.samplers import PACK
-from toy_prior import model as toy
+from benchmarks.harness.host import PACK, sampling_inputs
+
+# Times that a bare network call is repeated; the median counts.
+REPEATS = 5
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Fills and what they cost together.
+
+    latents: (pictures * fills, C, H, W) in the host's scale, all fills of the first picture first.
+    forward, backward: passes through the network, counted by rows.
+    seconds: wall time.
+    bare: seconds that the same network calls take without anything around them.
+    peak: bytes beside the weights.
+    """
+
+    latents: torch.Tensor
+    forward: int
+    backward: int
+    seconds: float
+    bare: float
+    peak: int
+
+
+def measured(draw: Callable[[Any], torch.Tensor], model: Any, shape: tuple[int, ...]) -> Drawn:
+    """The latents that `draw(model)` returns, and their cost. shape: (C, H, W) of one."""
+    meter = Meter(model, shape)
+    with torch.inference_mode():
+        meter.warm_up()
+        start = time.perf_counter()
+        with PeakMemory() as peak:
+            latents = draw(meter.model)
+        seconds = time.perf_counter() - start
+        bare = meter.bare_seconds()
+    return Drawn(latents, meter.rows("plain", "graph"), meter.rows("backward"), seconds, bare, peak.bytes)
 
 
 class Meter:
     """Counts and times the network calls of a model through the host's own hook for it.
 
-    `calls` counts by (kind, rows): a forward pass without a graph ("plain") or with one ("graph"),
-    and a backward pass to the latent ("backward").
+    model: a clone of the given one, to be drawn with.
+    calls: numbers of calls by (kind, rows): a forward pass without a graph ("plain") or with one ("graph"), and a
+        backward pass to the latent ("backward").
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, shape: tuple[int, ...]) -> None:
+        """shape: (C, H, W) of a latent."""
         self.model = model.clone()
         self.model.set_model_unet_function_wrapper(self._call)
         self.calls: Counter[tuple[str, int]] = Counter()
+        self._shape = shape
         self._timed: dict[str, list[float]] | None = None
 
     def _call(self, network: Callable[..., torch.Tensor], given: dict[str, Any]) -> torch.Tensor:
@@ -39,7 +77,7 @@ class Meter:
             if graph:
                 x.register_hook(self._count_backward)
             return network(x, t, **c)
-        for _ in range(5):
+        for _ in range(REPEATS):
             start = time.perf_counter()
             out = network(x, t, **c)
             middle = time.perf_counter()
@@ -52,31 +90,30 @@ class Meter:
     def _count_backward(self, gradient: torch.Tensor) -> None:
         self.calls["backward", len(gradient)] += 1
 
-    def _bare(self, rows: int, graph: bool, conditioning: Any) -> dict[str, list[float]]:
-        """Times of bare calls with this many rows."""
-        self._timed = {"plain": [], "graph": [], "backward": []}
+    def _time_calls(self, rows: int, graph: bool) -> dict[str, list[float]]:
+        """Seconds of bare calls with this many rows, by kind."""
+        timed: dict[str, list[float]] = {"plain": [], "graph": [], "backward": []}
+        self._timed = timed
 
-        def once(denoiser: Any, _place: Any, device: torch.device) -> None:
+        def call_once(denoiser: Any, device: torch.device) -> None:
             with denoiser.gradients() if graph else contextlib.nullcontext():
-                latents = torch.randn(rows, *toy.LATENT_SHAPE, device=device, requires_grad=graph)
+                latents = torch.randn(rows, *self._shape, device=device, requires_grad=graph)
                 denoiser(latents, torch.ones(rows, device=device))
 
-        shape = (rows, *toy.LATENT_SHAPE)
-        PACK.bridge.open_denoiser(
-            self.model, conditioning, conditioning, cfg=1.0, shape=shape, seed=0, gradient=graph, work=once
-        )
-        timed, self._timed = self._timed, None
+        inputs = sampling_inputs(self.model, PACK.host.text_inputs.zero_conditioning(self.model))
+        PACK.host.denoiser.open_denoiser(inputs, call_once, shape=(rows, *self._shape), gradient=graph)
+        self._timed = None
         return timed
 
-    def warm_up(self, conditioning: Any) -> None:
+    def warm_up(self) -> None:
         """A first call, which loads the weights."""
-        self._bare(1, False, conditioning)
+        self._time_calls(1, graph=False)
 
-    def bare_seconds(self, conditioning: Any) -> float:
+    def bare_seconds(self) -> float:
         """Time that the counted calls take without anything around them."""
         total = 0.0
         for rows, graph in {(rows, kind != "plain") for kind, rows in self.calls}:
-            for kind, times in self._bare(rows, graph, conditioning).items():
+            for kind, times in self._time_calls(rows, graph).items():
                 if times:
                     total += self.calls[kind, rows] * statistics.median(times)
         return total
@@ -86,7 +123,7 @@ class Meter:
         return sum(rows * count for (kind, rows), count in self.calls.items() if kind in kinds)
 
 
-class Peak:
+class PeakMemory:
     """The most memory that a `with` block takes beyond what was in use before, `bytes`.
 
     What is allocated on a GPU; without one the resident memory of the process, looked at every few milliseconds.
@@ -94,7 +131,7 @@ class Peak:
 
     bytes: int = 0
 
-    def __enter__(self) -> Peak:
+    def __enter__(self) -> PeakMemory:
         self._ended = threading.Event()
         self._watch = threading.Thread(target=self._look, daemon=True)
         if torch.cuda.is_available():

@@ -1,0 +1,1 @@
+"""What all benchmarks share: command line, resumed results, tables, pictures and plots. See `benchmark.Benchmark`."""
