@@ -1,10 +1,14 @@
-"""Paths, shared fixtures, and a repository root that pytest does not import."""
+"""Paths, what tests share for a whole session, and a repository root that pytest does not import."""
 
 from __future__ import annotations
 
+import gc
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,10 +17,12 @@ from hypothesis import settings
 ROOT = Path(__file__).resolve().parent.parent
 # Ours last: the host has top-level modules `nodes` and `tests` as well.
 sys.path[:] = [entry for entry in sys.path if entry not in ("", str(ROOT))] + [str(ROOT)]
+# The tests' own helpers are imported by name.
+sys.path.append(str(ROOT / "tests" / "helpers"))
 
 from tools import in_process  # noqa: E402  (needs the paths above)
-from toy_prior import CHECKPOINT  # noqa: E402
 from tools.comfy_server import ComfyServer  # noqa: E402
+from toy_prior import CHECKPOINT  # noqa: E402
 
 try:
     in_process.activate()
@@ -31,8 +37,9 @@ except FileNotFoundError as error:
     # Tests of the core need no host; those that do fail with this message.
     HOST_ERROR = str(error)
 
-# The tensors of the tests are small: more threads cost more than they bring.
-torch.set_num_threads(min(4, torch.get_num_threads()))
+# The tensors of the tests are small: a second thread costs more than it brings, here and in servers.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
 
 # The same cases in every run, however slow the machine.
 settings.register_profile("vipaint", derandomize=True, deadline=None)
@@ -63,6 +70,26 @@ def comfyui() -> Path:
     if HOST_ERROR:
         pytest.fail(HOST_ERROR)
     return in_process.path()
+
+
+@pytest.fixture(scope="session")
+def pack(comfyui: Path) -> SimpleNamespace:
+    """The pack imported as the host imports it: `pack.inpaint`, `pack.host.memory`, `pack.core`, `pack.NODES`, ..."""
+    loaded = in_process.load_pack()
+    # Out of memory is answered with a collection, which would go through all that the host has imported.
+    gc.collect()
+    gc.freeze()
+    return loaded
+
+
+@pytest.fixture(scope="session")
+def checkpoint(comfyui: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The file of a tiny checkpoint with an autoencoder, by the name of its family; each is written once."""
+    import tiny_checkpoints
+    from tiny_families import FAMILIES, WAN
+
+    folder, families = tmp_path_factory.mktemp("checkpoints"), {**FAMILIES, "wan": WAN}
+    return cache(lambda name: tiny_checkpoints.make(families[name], folder / f"{name}.safetensors"))
 
 
 @pytest.fixture(scope="session")

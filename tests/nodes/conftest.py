@@ -1,58 +1,73 @@
-"""The pack imported as the host imports it, and a tiny model loaded in inference mode as the host loads it."""
+"""A tiny model, loaded in inference mode as the host loads it, and what nodes are given with it."""
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import family_cases
 import pytest
 import torch
 
-from tools import in_process
-
 
 class AnyDevice:
-    """A denoiser for tensors of any device, as tests make them."""
+    """A denoiser for tensors of any device, as tests make them; `device` is the host's."""
 
     def __init__(self, denoiser, device):
-        self._denoiser, self._device = denoiser, device
+        self._denoiser, self.device = denoiser, device
 
     def __call__(self, u, s):
-        return self._denoiser(u.to(self._device), s.to(self._device)).to(u.device)
+        return self._denoiser(u.to(self.device), s.to(self.device)).to(u.device)
 
     def __getattr__(self, name):
         return getattr(self._denoiser, name)
 
 
-def open_denoiser(bridge, *models_and_prompts, work, **inputs):
-    """`bridge.open_denoiser` in inference mode, as the host runs nodes."""
+@pytest.fixture(scope="session")
+def open_denoiser(pack) -> Callable[..., Any]:
+    """`work(denoiser)` inside the host's guider and in inference mode, as the host runs nodes; returns its result.
 
-    def near(denoiser, place, device):
-        return work(AnyDevice(denoiser, device), place, device)
+    prompts: positive and negative. options: of `host.denoiser.open_denoiser`.
+    """
+    host = pack.host
 
-    with torch.inference_mode():
-        return bridge.open_denoiser(*models_and_prompts, work=near, **inputs)
+    def run(model, prompts, work, *, cfg=1.0, **options):
+        info = host.model_info.model_info(model)
+        inputs = host.denoiser.SamplingInputs(model, info, *prompts, cfg, 0, host.memory.AUTO)
+        with torch.inference_mode():
+            return host.denoiser.open_denoiser(inputs, lambda d, device: work(AnyDevice(d, device)), **options)
+
+    return run
 
 
 @pytest.fixture(scope="session")
-def pack(comfyui: Path) -> SimpleNamespace:
-    """The pack's modules: `pack.bridge`, `pack.core`, ... and `pack.root`; `pack.open_denoiser`."""
-    pack = in_process.load_pack()
-    pack.open_denoiser = partial(open_denoiser, pack.bridge)
-    return pack
-
-
-@pytest.fixture(scope="session")
-def tiny(comfyui: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    """A tiny SD3 with its VAE: `tiny.model`, `tiny.vae`. Loaded in inference mode, hence inference tensors."""
+def tiny(checkpoint) -> SimpleNamespace:
+    """A tiny SD3 with its VAE: `tiny.model`, `tiny.vae`, `tiny.path`. Its weights are inference tensors."""
     import comfy.sd
 
-    maker = in_process.load_module("vipaint_tiny_checkpoints", in_process.ROOT / "tests" / "tiny_checkpoints.py")
-    path = maker.make(maker.FAMILIES["sd3"], tmp_path_factory.mktemp("checkpoints") / "tiny.safetensors")
+    path: Path = checkpoint("sd3")
     with torch.inference_mode():
         model, _, vae, _ = comfy.sd.load_checkpoint_guess_config(str(path), output_clip=False)
     return SimpleNamespace(model=model, vae=vae, path=path)
+
+
+@pytest.fixture(scope="session")
+def tiny_info(pack, tiny) -> Any:
+    return pack.host.model_info.model_info(tiny.model)
+
+
+@pytest.fixture(scope="session")
+def load_family(pack, checkpoint) -> Callable[[str], family_cases.Case]:
+    """A family's case by its name; each is loaded once."""
+    return cache(partial(family_cases.load_case, pack, checkpoint))
+
+
+@pytest.fixture(params=family_cases.ALL)
+def family(request, load_family) -> family_cases.Case:
+    return load_family(request.param)
 
 
 @pytest.fixture
@@ -76,8 +91,8 @@ def picture() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.fixture
-def paint(pack, tiny, conditioning, picture):
-    """VIPaintInpaint on the picture, with what a test wants different."""
+def paint(pack, tiny, conditioning, picture) -> Callable[..., tuple[Any, ...]]:
+    """Latent and posterior of VIPaint Inpaint on the picture, with what a test wants different."""
     image, mask = picture
     positive, negative = conditioning
 
@@ -98,3 +113,24 @@ def paint(pack, tiny, conditioning, picture):
             return pack.inpaint.VIPaintInpaint.execute(**{**arguments, **changes}).result
 
     return run
+
+
+@pytest.fixture(scope="session")
+def shorten_presets(pack) -> Callable[[pytest.MonkeyPatch], None]:
+    """Gives presets few levels and steps: the same paths in less time."""
+    changes = {
+        "fast": {"fit": {"keypoints": (1.0, 30.0)}, "schedule": {"steps": 2}},
+        "balanced": {"schedule": {"steps": 2, "resamplings": 1}, "sampler": {"solver_steps": 1}},
+        "paper-2": {"fit": {"steps": 2, "draws": 2}, "schedule": {"steps": 2}},
+    }
+
+    def shorten(patch):
+        for name, change in changes.items():
+            patch.setitem(pack.core.PRESETS, name, pack.core.PRESETS[name].with_changes(**change))
+
+    return shorten
+
+
+@pytest.fixture
+def short_presets(shorten_presets, monkeypatch) -> None:
+    shorten_presets(monkeypatch)

@@ -8,7 +8,7 @@ import torch
 
 @pytest.fixture
 def compare(pack, tiny, conditioning, picture):
-    """VIPaintBaseline on the picture with the given method."""
+    """VIPaint Baseline on the picture with the given method."""
     image, mask = picture
 
     def run(**changes):
@@ -30,7 +30,9 @@ def compare(pack, tiny, conditioning, picture):
     return run
 
 
-@pytest.mark.parametrize("method", [{"method": "ding", "steps": 4}, {"method": "tds", "steps": 4, "threshold": 0.5}])
+@pytest.mark.parametrize(
+    "method", [{"method": "ding", "steps": 4}, {"method": "tds", "steps": 4, "ess_threshold": 0.5}]
+)
 def test_draws_fills(compare, method):
     """Without gradients and with them, through the host."""
     samples = compare(method=method)
@@ -47,13 +49,13 @@ def test_visible_cells_are_kept(compare, picture):
     assert (samples[0] - samples[1])[:, :, 3:].abs().min() > 0
 
 
-def test_every_knob_is_offered_and_explained(pack):
-    """The host's own values, {input.knob: value}, make the published settings."""
+def test_every_setting_is_offered_and_explained(pack):
+    """The host's own values, {method.setting: value}, make the published settings."""
     (method,) = [i for i in pack.baseline.VIPaintBaseline.GET_SCHEMA().inputs if i.id == "method"]
     for option in method.options:
-        knobs = {knob.id: knob for knob in option.inputs}
-        assert all(knob.tooltip for knob in knobs.values())
-        chosen = {"method": option.key, **{name: knob.default for name, knob in knobs.items()}}
+        inputs = {one.id: one for one in option.inputs}
+        assert all(one.tooltip for one in inputs.values())
+        chosen = {"method": option.key, **{name: one.default for name, one in inputs.items()}}
         name, settings = pack.baseline.settings_of(chosen)
         assert settings == pack.baseline.BASELINES[name].settings()
     assert [option.key for option in method.options] == list(pack.baseline.BASELINES)
@@ -68,5 +70,5 @@ def test_every_knob_is_offered_and_explained(pack):
     ],
 )
 def test_wrong_methods_are_explained(compare, method, found):
-    with pytest.raises(ValueError, match=rf"VIPaintBaseline, input `method`: expected .*{found}"):
+    with pytest.raises(ValueError, match=rf"VIPaint Baseline, input `method`: expected .*{found}"):
         compare(method=method)

@@ -1,3 +1,7 @@
+"""Backward is exact where a network writes into what it still needs, and keeps nothing alive."""
+
+from __future__ import annotations
+
 import weakref
 from functools import partial
 
@@ -7,7 +11,7 @@ import torch
 
 @pytest.fixture
 def cloned_before_writes(pack):
-    return pack.bridge.cloned_before_writes
+    return pack.host.saved_tensors.cloned_before_writes
 
 
 def gradient(function, guard=None):

@@ -1,0 +1,100 @@
+"""Numbers and choices that come by a link, which the host does not check."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from odd_inputs import (
+    AS_USUAL,
+    BASELINE,
+    CELLS,
+    FIT,
+    INPAINT,
+    SAMPLE,
+    check,
+    given,
+    kept,
+    of_size,
+    prompted,
+    rows,
+    unlike,
+)
+
+ROWS = [
+    *rows(
+        INPAINT,
+        [
+            ("fills-0", {"fills": 0}, "fills; from 1 to 64; found 0"),
+            ("fills-negative", {"fills": -1}, "fills; found -1"),
+            ("fills-many", {"fills": 65}, "fills; found 65"),
+            ("fills-half", {"fills": 1.5}, "fills; a whole number; 1.5"),
+            ("fills-text", {"fills": "2"}, "fills; '2'"),
+            ("fills-none", {"fills": None}, "fills; None"),
+            ("fills-12", {"fills": 12}, of_size(12, *CELLS)),
+            ("seed-negative", {"seed": -1}, "seed; from 0; found -1"),
+            ("seed-largest", {"seed": 2**64 - 1}, unlike({})),
+            ("seed-too-large", {"seed": 2**64}, "seed; found 18446744073709551616"),
+            ("seed-float", {"seed": 1.0}, "seed; a whole number; 1.0"),
+            ("seed-nan", {"seed": torch.nan}, "seed; nan"),
+            ("cfg-0", {"cfg": 0}, AS_USUAL),
+            ("cfg-0-is-the-negative-prompt", prompted(lambda t, s: [[t + 1, s]]), unlike({})),
+            ("cfg-negative", {"cfg": -1.0}, "cfg; from 0.0 to 100.0; -1.0"),
+            ("cfg-nan", {"cfg": torch.nan}, "cfg; a number; nan"),
+            ("cfg-infinity", {"cfg": torch.inf}, "cfg; inf"),
+            ("cfg-text", {"cfg": "4"}, "cfg; '4'"),
+            ("cfg-tensor", {"cfg": torch.tensor(4.0)}, "cfg; tensor(4.)"),
+            ("cfg-100", {"cfg": 100.0}, of_size(1, *CELLS)),
+            ("preset-unknown", {"preset": "best"}, "preset; balanced; 'best'"),
+            ("preset-empty", {"preset": ""}, "preset; ''"),
+            ("preset-none", {"preset": None}, "preset; None"),
+            ("preset-list", {"preset": ["fast"]}, "preset; ['fast']"),
+            ("preset-upper-case", {"preset": "FAST"}, "preset; 'FAST'"),
+        ],
+    ),
+    *rows(
+        FIT,
+        [
+            ("preset-unknown", {"preset": "best"}, "preset; balanced"),
+            ("seed-negative", {"seed": -5}, "seed; -5"),
+            ("cfg-nan", {"cfg": torch.nan}, "cfg; nan"),
+        ],
+    ),
+    *rows(
+        SAMPLE,
+        [
+            ("fills-0", {"fills": 0}, "fills; from 1 to 64"),
+            ("seed-negative", {"seed": -5}, "seed; -5"),
+            ("first-negative", {"first_fill": -1}, "first_fill; from 0; -1"),
+            ("first-float", {"first_fill": 0.5}, "first_fill; 0.5"),
+            ("first-huge", {"first_fill": 10**20}, "first_fill; 1000000"),
+            ("first-last", {"first_fill": 1_000_000}, unlike({})),
+        ],
+    ),
+    *rows(
+        BASELINE,
+        [
+            ("fills-0", {"fills": 0}, "fills; from 1 to 64"),
+            ("seed-negative", {"seed": -5}, "seed; -5"),
+            ("cfg-infinity", {"cfg": torch.inf}, "cfg; inf"),
+            ("method-unknown", {"method": {"method": "best"}}, "method; ding; 'best'"),
+            ("method-missing", {"method": {}}, "method; None"),
+            ("method-none", {"method": None}, "method; None"),
+            ("method-text", {"method": "ding"}, "method; 'ding'"),
+            ("method-list", {"method": {"method": ["ding"]}}, "method; ['ding']"),
+            ("setting-of-another", {"method": {"method": "ding", "jumps": 3}}, "method; jumps"),
+            ("setting-0", {"method": {"method": "ding", "steps": 0}}, "method; steps; 0"),
+            ("setting-huge", {"method": {"method": "ding", "steps": 10**9}}, "method; steps"),
+            ("setting-float", {"method": {"method": "ding", "steps": 2.5}}, "method; steps; 2.5"),
+            ("setting-text", {"method": {"method": "ding", "steps": "2"}}, "method; steps; '2'"),
+            ("setting-nan", {"method": {"method": "dps", "steps": 2, "scale": torch.nan}}, "method; scale; nan"),
+            ("image-nan", given("image", lambda t: t * torch.nan), "image; NaN"),
+            ("mask-zeros", given("mask", torch.zeros_like), kept),
+            ("mask-ones", given("mask", torch.ones_like), of_size(1, *CELLS)),
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize(("node", "changes", "expected"), ROWS)
+def test_widgets(usual, node, changes, expected):
+    check(usual, node, changes, expected)

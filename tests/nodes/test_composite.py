@@ -1,0 +1,59 @@
+"""VIPaint Composite as the host calls it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+
+def soft_mask(height=37, width=31):
+    mask = torch.zeros(1, height, width)
+    mask[:, 8:25, 10:] = 1
+    mask[:, 6:8, 10:] = 0.4
+    return mask
+
+
+@pytest.mark.parametrize(("feather", "match"), [(0, 0.0), (5, 1.0), (200, 0.5)])
+@pytest.mark.parametrize("pictures", [1, 2])
+def test_keeps_visible_pixels_bit_identical(pack, feather, match, pictures):
+    original, fills, mask = torch.rand(pictures, 37, 31, 3), torch.rand(3 * pictures, 37, 31, 3), soft_mask()
+    (out,) = pack.composite.VIPaintComposite.execute(fills, original, mask, feather, match).result
+    visible = (mask == 0).expand(3 * pictures, -1, -1)
+    assert torch.equal(out[visible], original.repeat_interleave(3, 0)[visible])
+    assert 0 <= out.min() and out.max() <= 1
+
+
+def test_without_feather_and_match_is_the_fill(pack):
+    original, fills, mask = torch.rand(1, 37, 31, 3), torch.rand(2, 37, 31, 3), soft_mask()
+    (out,) = pack.composite.VIPaintComposite.execute(fills, original, mask, 0, 0.0).result
+    hidden = (mask == 1).expand(2, -1, -1)
+    assert torch.equal(out[hidden], fills[hidden])
+
+
+def test_grey_mixes_original_and_fill(pack):
+    """A soft border is a crossfade, whatever is visible further in."""
+    original, fills, mask = torch.rand(1, 37, 31, 3), torch.rand(1, 37, 31, 3), soft_mask()
+    (out,) = pack.composite.VIPaintComposite.execute(fills, original, mask, 0, 0.0).result
+    grey = mask == 0.4
+    torch.testing.assert_close(out[grey], 0.6 * original[grey] + 0.4 * fills[grey])
+
+
+def test_shows_no_hidden_pixel(pack):
+    original, fills, mask = torch.rand(1, 37, 31, 3), torch.rand(1, 37, 31, 3), (soft_mask() > 0).float()
+    other = torch.where(mask[..., None] > 0, torch.rand_like(original), original)
+    run = pack.composite.VIPaintComposite.execute
+    assert torch.equal(run(fills, original, mask, 6, 1.0).result[0], run(fills, other, mask, 6, 1.0).result[0])
+
+
+def test_colour_match_removes_a_constant_cast(pack):
+    original, mask = torch.rand(1, 37, 31, 3) * 0.5 + 0.2, soft_mask()
+    (out,) = pack.composite.VIPaintComposite.execute(original + 0.1, original, mask, 0, 1.0).result
+    hidden = mask == 1
+    torch.testing.assert_close(out[hidden], original[hidden], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_of_empty_and_full_masks(pack, value):
+    original, fills = torch.rand(1, 8, 9, 3), torch.rand(2, 8, 9, 3)
+    (out,) = pack.composite.VIPaintComposite.execute(fills, original, torch.full((1, 8, 9), value), 4, 1.0).result
+    assert torch.equal(out, fills if value else original.repeat(2, 1, 1, 1))

@@ -1,0 +1,68 @@
+"""From pictures and masks to what is observed."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from vipaint_core.imaging.holes import fill_from_nearest
+
+
+@pytest.fixture
+def observe(pack, tiny, tiny_info):
+    """The observation of pictures and masks, in inference mode as the host runs nodes."""
+
+    def run(image, mask, **options):
+        given = pack.observation.PictureInputs(None, image, mask, tiny.vae)
+        with torch.inference_mode():
+            return pack.observation.observe(tiny_info, given, **options)
+
+    return run
+
+
+def test_what_visible_cells_owe_to_the_hole_is_measured(tiny, tiny_info, picture, observe):
+    """An encoding with the true content in the hole is explained better than without the measured crosstalk."""
+    image, mask = picture
+    images, masks = image.expand(2, -1, -1, -1), torch.cat([mask, torch.zeros_like(mask)])
+    observation, plain = (observe(images, masks, with_crosstalk=given) for given in (True, False))
+    with torch.inference_mode():
+        truth = tiny_info.to_model_scale(tiny.vae.encode(image)).clone()
+    # Nothing is hidden in the second picture.
+    assert (observation.crosstalk_variance[1] == 0).all() and (observation.operator.crosstalk[1] == 0).all()
+    first, seam = observation.rows(torch.tensor([0])), slice(2, 3)
+    rest = first.residual(truth)[..., seam].square().mean()
+    assert rest < 0.8 * plain.rows(torch.tensor([0])).residual(truth)[..., seam].square().mean()
+    assert 0.1 * rest < first.crosstalk_variance[..., seam].mean() < 10 * rest
+    assert first.crosstalk_variance[..., seam].min() > 10 * first.crosstalk_variance[..., 0].max()
+
+
+def test_padding_is_hidden_where_the_border_is(observe):
+    mask = torch.zeros(1, 37, 31)
+    mask[:, 20:, 30] = 1
+    weight = observe(torch.rand(1, 37, 31, 3), mask).weight[0, 0]
+    hidden = torch.zeros(5, 4, dtype=torch.bool)
+    hidden[2:, 3] = True
+    assert torch.equal(weight == 0, hidden)
+
+
+def test_observations_are_ordinary_tensors_in_model_scale(tiny, tiny_info, picture, observe):
+    """Nodes run in inference mode; autograd refuses its tensors."""
+    image, mask = picture
+    observation = observe(image, 0 * mask)
+    with torch.inference_mode():
+        expected = tiny_info.to_model_scale(tiny.vae.encode(image)).cpu().clone()
+    assert not observation.y.is_inference() and not observation.weight.is_inference()
+    torch.testing.assert_close(observation.y, expected)
+
+
+@pytest.mark.parametrize("feathering", [0, 9])
+def test_the_host_s_padded_picture_is_taken_up_to_its_border(comfyui, feathering):
+    """Outpainting: the feathered border is the picture's own, and no grey of the padding reaches the encoder."""
+    import nodes
+
+    picture = torch.rand(1, 22, 23, 3) * 0.2
+    padded, mask = nodes.ImagePadForOutpaint().expand_image(picture, 5, 3, 0, 7, feathering)
+    filled = fill_from_nearest(padded, mask[:, None])
+    assert filled.max() < 0.2
+    kept = mask <= 0.5
+    assert kept[:, 6:22, 8:].all() and torch.equal(filled[kept], padded[kept])
