@@ -392,7 +392,9 @@ def linked_pack() -> Path:
         try:
             link.symlink_to(Path("..", ".."), target_is_directory=True)
         except OSError as error:
-            raise Failure(f"expected to link {ROOT} as {link}: {error}. On Windows, switch developer mode on.") from error
+            raise Failure(
+                f"expected to link {ROOT} as {link}: {error}. On Windows, switch developer mode on."
+            ) from error
     return folder
 
 
