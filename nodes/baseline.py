@@ -13,7 +13,7 @@ from comfy.sd import VAE
 from comfy_api.latest import io
 
 from ..vipaint_core.baselines import BASELINES, Settings, baseline_method
-from . import sockets
+from . import preflight, sockets
 from .errors import InputError, names_node
 from .host.denoiser import Conditioning
 from .host.memory import AUTO
@@ -24,12 +24,16 @@ from .validation import check_widgets
 
 def method_input() -> io.Input:
     """A choice of method that shows that method's settings only."""
-    words = " ".join(f"{baseline.name}: {baseline.description}" for baseline in BASELINES.values())
     options = [
         io.DynamicCombo.Option(baseline.name, [setting_input(one) for one in fields(baseline.settings)])
         for baseline in BASELINES.values()
     ]
-    return io.DynamicCombo.Input("method", options=options, tooltip=words)
+    return io.DynamicCombo.Input(
+        "method",
+        options=options,
+        tooltip="The published method, at its authors' settings, which appear below. The help page says what each does; "
+        "several take hundreds of passes a fill.",
+    )
 
 
 def setting_input(setting: Field) -> io.Input:
@@ -81,6 +85,14 @@ class VIPaintBaseline(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, input_types: dict[str, str]) -> bool | str:
+        return preflight.check_links(cls, input_types)
+
+    @classmethod
+    def check_lazy_status(cls, **inputs: Any) -> list[str]:
+        return preflight.check_pictures(cls, inputs)
+
+    @classmethod
     @names_node
     def execute(
         cls,
@@ -103,4 +115,4 @@ class VIPaintBaseline(io.ComfyNode):
         observation = observe(inputs.info, PictureInputs(latent_image, image, mask, vae))
         is_complete(observation)
         draws = Draws(observation, baseline_method(name, settings, inputs.info.largest_level), fills)
-        return io.NodeOutput(to_latent(inputs.info, run_method(inputs, draws)))
+        return io.NodeOutput(to_latent(inputs.info, run_method(inputs, draws), observation))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io
 
-from ..vipaint_core.imaging.regions import Crop, scaled, with_neighbours
+from ..vipaint_core.imaging.regions import Crop, enlarged, enlargement, scaled, with_neighbours
 from ..vipaint_core.imaging.seams import composite
 from . import validation
 from .errors import InputError, names_node
@@ -37,13 +37,14 @@ def check_crop(crop: Crop, pictures: torch.Tensor, hole: torch.Tensor) -> None:
 
 
 def without_padding(fills: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Fills (N, H', W', 3) in the size (H, W): less the lines and columns that `pad_to_cells` has added."""
-    height, width = size
+    """Fills (N, H', W', 3) of the size (H, W), or that enlarged: less what `pad_to_cells` has added."""
+    factor = enlargement((fills.shape[1], fills.shape[2]), size, LARGEST_CELL)
+    height, width = (round(factor * length) for length in size) if factor is not None else size
     extra = fills.shape[1] - height, fills.shape[2] - width
     if not all(0 <= lines < LARGEST_CELL for lines in extra):
         raise InputError(
             "fills",
-            f"the size of what was painted in, {width} x {height} pixels, or that padded to the VAE's cell",
+            f"the size of what was painted in, {width} x {height} pixels, or that padded to the VAE's cell or enlarged",
             f"{fills.shape[2]} x {fills.shape[1]} pixels",
             "Connect the picture that was painted in, and crop if VIPaint Crop made it. VAE Encode cuts pictures that "
             "do not fill its cells: use image, mask and vae of VIPaint Inpaint.",
@@ -58,13 +59,14 @@ class VIPaintComposite(io.ComfyNode):
             node_id="VIPaintComposite",
             display_name="VIPaint Composite",
             category=CATEGORY,
-            description="Puts fills into the original picture. Pixels where the mask is black are returned unchanged.",
+            description="Puts fills into the original picture. Pixels where the mask is black are returned unchanged; "
+            "for fills that were enlarged, the original is enlarged with them.",
             search_aliases=["vipaint", "paste", "blend", "seam", "stitch", "colour match", "color match"],
             inputs=[
                 io.Image.Input(
                     "fills",
                     tooltip="Decoded fills, all of the first picture first. Lines and columns that were added at the "
-                    "right and the bottom to fill the VAE's cells are cut off.",
+                    "right and the bottom to fill the VAE's cells are cut off. Fills may have been enlarged.",
                 ),
                 io.Image.Input("original", tooltip="The pictures that were painted in."),
                 io.Mask.Input("mask", tooltip="The mask that was painted: white is taken from the fills."),
@@ -111,10 +113,14 @@ class VIPaintComposite(io.ComfyNode):
         pictures = validation.check_image("original", original).to(painted.device)
         hole = validation.check_mask("mask", mask, len(pictures)).to(painted.device)
         validation.check_same_size("mask", hole, pictures)
+        whole = crop is None
         if crop is None:
             crop = Crop.of_whole(pictures)
         check_crop(crop, pictures, hole)
         painted = without_padding(painted, crop.size)
+        if whole and tuple(painted.shape[1:3]) != crop.picture:
+            pictures, hole = enlarged(pictures, hole, (painted.shape[1], painted.shape[2]))
+            crop = Crop.of_whole(pictures)
         each = validation.fills_per_picture("fills", len(painted), len(pictures))
         out = []
         for picture, cover, region, own in zip(pictures, hole, crop.regions, painted.split(each), strict=True):

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-
 import torch
 from comfy_api.latest import io
 
 from ..vipaint_core.imaging.regions import Crop, cut, region_around
 from . import validation
 from .errors import names_node
+from .host.messages import say, warn
 from .sockets import CATEGORY, CropType
-
-log = logging.getLogger(__name__)
 
 
 class VIPaintCrop(io.ComfyNode):
@@ -82,11 +79,11 @@ class VIPaintCrop(io.ComfyNode):
         validation.check_same_size("mask", hole, pictures)
         for number, cover in enumerate(hole, 1):
             if not cover.any():
-                log.warning(
-                    "VIPaint Crop: the mask of picture %d is black, nothing to paint: its middle is cut", number
-                )
+                warn(f"the mask of picture {number} is black, nothing to paint: its middle is cut")
         size = height, width
         regions = tuple(region_around(cover, size, context, enlarge) for cover in hole[:, 0])
+        for left, top, wide, high in regions:
+            say(f"cut {wide} x {high} pixels at {left}, {top}, scaled to {width} x {height}")
         crop = Crop(regions, (pictures.shape[1], pictures.shape[2]), size)
         parts, covers = zip(
             *(cut(pictures[n : n + 1], hole[n : n + 1], crop, n) for n in range(len(pictures))), strict=True

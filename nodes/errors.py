@@ -6,6 +6,8 @@ import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from .host.messages import collected
+
 R = TypeVar("R")
 
 
@@ -20,13 +22,20 @@ class InputError(ValueError):
 
 
 def names_node(execute: Callable[..., R]) -> Callable[..., R]:
-    """Lets the errors of a node's `execute` begin with the node's name as the menu shows it."""
+    """Lets the errors of a node's `execute` begin with the node's name as the menu shows it.
+
+    What it says with `host.messages.say` becomes a part of its result, under `text`.
+    """
 
     @functools.wraps(execute)
     def named(cls: Any, *args: Any, **kwargs: Any) -> R:
-        try:
-            return execute(cls, *args, **kwargs)
-        except InputError as error:
-            raise ValueError(f"{cls.define_schema().display_name}, {error}") from error
+        with collected() as messages:
+            try:
+                out: Any = execute(cls, *args, **kwargs)
+            except InputError as error:
+                raise ValueError(f"{cls.define_schema().display_name}, {error}") from error
+        if messages and hasattr(out, "ui"):
+            out.ui = {**(out.ui or {}), "text": messages}
+        return out
 
     return named

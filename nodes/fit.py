@@ -9,7 +9,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.sd import VAE
 from comfy_api.latest import io
 
-from . import sockets
+from . import preflight, sockets
 from .errors import names_node
 from .host.denoiser import Conditioning
 from .host.memory import AUTO
@@ -38,6 +38,14 @@ class VIPaintFit(io.ComfyNode):
             ],
             outputs=[sockets.posterior_output()],
         )
+
+    @classmethod
+    def validate_inputs(cls, input_types: dict[str, str]) -> bool | str:
+        return preflight.check_links(cls, input_types)
+
+    @classmethod
+    def check_lazy_status(cls, **inputs: Any) -> list[str]:
+        return preflight.check_pictures(cls, inputs)
 
     @classmethod
     @names_node

@@ -9,7 +9,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.sd import VAE
 from comfy_api.latest import io
 
-from . import sockets
+from . import preflight, sockets
 from .errors import names_node
 from .host.denoiser import Conditioning
 from .host.memory import AUTO
@@ -49,6 +49,14 @@ class VIPaintInpaint(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, input_types: dict[str, str]) -> bool | str:
+        return preflight.check_links(cls, input_types)
+
+    @classmethod
+    def check_lazy_status(cls, **inputs: Any) -> list[str]:
+        return preflight.check_pictures(cls, inputs)
+
+    @classmethod
     @names_node
     def execute(
         cls,
@@ -69,4 +77,4 @@ class VIPaintInpaint(io.ComfyNode):
         inputs = sampling_inputs(model, positive, negative, cfg, seed, gradients)
         fitted, latents = paint(inputs, PictureInputs(latent_image, image, mask, vae), preset, fills)
         assert latents is not None
-        return io.NodeOutput(to_latent(inputs.info, latents), fitted)
+        return io.NodeOutput(to_latent(inputs.info, latents, fitted.observation), fitted)

@@ -10,7 +10,7 @@ from einops import rearrange
 
 from ..vipaint_core import LatentObservation, measure_crosstalk
 from ..vipaint_core.imaging.holes import fill_from_elsewhere, fill_from_nearest, latent_hole, pad_to_cells
-from . import validation
+from . import preflight, validation
 from .errors import InputError
 from .host.model_info import ModelInfo
 
@@ -37,8 +37,8 @@ def observe(info: ModelInfo, given: PictureInputs, with_crosstalk: bool = False)
 
     with_crosstalk: also measure how the visible cells of an image depend on what is put into the hole.
     """
-    if given.latent_image is not None and given.image is not None:
-        raise InputError("image", "either latent_image or image", "both", "Disconnect one of them.")
+    preflight.check_source({name: value for name, value in given._asdict().items() if value is not None})
+    preflight.check_mask_is_painted(given.image, given.mask)
     others: list[torch.Tensor] = []
     if given.latent_image is not None:
         samples = validation.check_latent(info, given.latent_image)
@@ -52,17 +52,11 @@ def observe(info: ModelInfo, given: PictureInputs, with_crosstalk: bool = False)
                 "White areas of the mask are painted.",
             )
         hole = validation.check_mask(name, mask, len(samples))
-    elif given.image is not None:
+    else:
+        assert given.image is not None and given.mask is not None and given.vae is not None
         samples, hole, picture = _encoded(info, given.image, given.mask, given.vae)
         if with_crosstalk:
             others = [encode(given.vae, other) for other in fill_from_elsewhere(picture, hole)]
-    else:
-        raise InputError(
-            "latent_image",
-            "latent_image with a noise mask, or image, mask and vae",
-            "neither",
-            "Connect one of the two.",
-        )
     # Nodes run in inference mode, whose tensors autograd refuses: leave it and copy.
     with torch.inference_mode(False), torch.no_grad():
 
@@ -78,13 +72,7 @@ def observe(info: ModelInfo, given: PictureInputs, with_crosstalk: bool = False)
         return LatentObservation.masked(latents, weight, crosstalk=kernel, crosstalk_variance=variance)
 
 
-def _encoded(info: ModelInfo, image: torch.Tensor, mask: torch.Tensor | None, vae: VAE | None) -> Encoded:
-    for name, given in (("mask", mask), ("vae", vae)):
-        if given is None:
-            raise InputError(
-                name, "image, mask and vae together", f"no {name}", "Connect it, or use latent_image instead."
-            )
-    assert mask is not None and vae is not None
+def _encoded(info: ModelInfo, image: torch.Tensor, mask: torch.Tensor, vae: VAE) -> Encoded:
     validation.check_vae(vae)
     picture = validation.check_image("image", image)
     hole = validation.check_mask("mask", mask, len(picture))

@@ -12,6 +12,7 @@ from comfy_api.latest import io
 from einops import rearrange
 
 from ..vipaint_core import PixelObservation, RestorationConfig, restoration_method
+from ..vipaint_core.problem.likelihood import misfit
 from ..vipaint_core.problem.operators import (
     Blur,
     Compose,
@@ -21,16 +22,20 @@ from ..vipaint_core.problem.operators import (
     motion_kernel,
 )
 from ..vipaint_core.sampling.restoration import BATCH
-from . import sockets, validation
+from . import preflight, sockets, validation
 from .errors import InputError, names_node
 from .host.decoder import HostDecoder
 from .host.denoiser import Conditioning
 from .host.memory import AUTO
+from .host.messages import warn
 from .sampling import Draws, run_method, sampling_inputs, to_latent
 
 # What autoencoders cannot show of a picture, standard deviation of colours from 0 to 1.
 DECODER_ERROR = 0.015
 FACTORS = ("2", "4", "8")
+NOT_CONNECTED = object()
+# A picture that leaves so many times the noise's deviation is another one.
+UNEXPLAINED = 2.0
 
 
 def degradation_input() -> io.Input:
@@ -90,6 +95,20 @@ def degradation_input() -> io.Input:
     )
 
 
+def check_something_is_missing(degradation: dict[str, Any], noise: float | None, has_mask: bool) -> None:
+    """Raises InputError where nothing was done to the picture, and it would be drawn as it is.
+
+    noise: None where it is not known yet.
+    """
+    if degradation.get("degradation") == "none" and noise == 0 and not has_mask:
+        raise InputError(
+            "degradation",
+            "what was done to the picture, or a mask of what is missing",
+            "none, no noise and no mask",
+            "Choose blur or super-resolution, raise noise, or connect a mask.",
+        )
+
+
 def operator_of(degradation: dict[str, Any], size: tuple[int, int]) -> tuple[LinearOperator, int]:
     """What made a picture of `size` (height, width) and how many times as large its original was."""
     kind = degradation["degradation"]
@@ -124,6 +143,22 @@ def observed(
         y = rearrange(pixels, "b h w c -> b c h w").detach().cpu().clone()
         weight = torch.ones_like(y[:, :1]) if hole is None else 1 - hole.detach().cpu().clone()
         return PixelObservation(y, weight, operator, decoder, decoder.shape, math.hypot(noise, DECODER_ERROR))
+
+
+def judge(observation: PixelObservation, restored: torch.Tensor) -> None:
+    """Says which of the restored pictures (B * fills, H, W, 3) do not explain the given ones."""
+    with torch.inference_mode(False), torch.no_grad():
+        pictures = rearrange(restored.detach().cpu().float().clone(), "n h w c -> n c h w")
+        each = len(pictures) // len(observation.y)
+        found = observation.rows(torch.arange(len(pictures)) // each)
+        residual = torch.where(found.weight > 0, found.y - found.operator.A(pictures), 0.0)
+        left = misfit(found, residual).flatten().sqrt()
+    bad = [f"{number} ({size:.1f} times)" for number, size in enumerate(left.tolist(), 1) if size > UNEXPLAINED]
+    if bad:
+        warn(
+            f"does not explain the given picture: {', '.join(bad)} what noise would leave. Try another degradation, "
+            "its other settings, or more noise"
+        )
 
 
 class VIPaintRestore(io.ComfyNode):
@@ -180,7 +215,7 @@ class VIPaintRestore(io.ComfyNode):
                     "picture less closely; too low paints its noise.",
                 ),
                 io.Image.Input("image", tooltip="The degraded picture, of any size."),
-                io.Vae.Input("vae", tooltip="The model's VAE: pixels are compared through its decoder."),
+                io.Vae.Input("vae", lazy=True, tooltip="The model's VAE: pixels are compared through its decoder."),
                 io.Mask.Input(
                     "mask",
                     optional=True,
@@ -194,6 +229,19 @@ class VIPaintRestore(io.ComfyNode):
                 io.Image.Output("image", tooltip="The latent decoded and cut to size: as the picture, or enlarged."),
             ],
         )
+
+    @classmethod
+    def validate_inputs(cls, degradation: dict[str, Any], noise: float, mask: Any = NOT_CONNECTED) -> bool | str:
+        """What is not connected is not given, what is connected is None."""
+        try:
+            check_something_is_missing(degradation, noise, mask is not NOT_CONNECTED)
+        except InputError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def check_lazy_status(cls, **inputs: Any) -> list[str]:
+        return preflight.check_pictures(cls, inputs)
 
     @classmethod
     @names_node
@@ -225,6 +273,7 @@ class VIPaintRestore(io.ComfyNode):
             noise=noise,
             gradients=gradients,
         )
+        check_something_is_missing(degradation, noise, mask is not None)
         inputs = sampling_inputs(model, positive, negative, cfg, seed, gradients)
         validation.check_decoder(inputs.info, vae)
         pixels = validation.check_image("image", image)
@@ -242,4 +291,6 @@ class VIPaintRestore(io.ComfyNode):
         latent = to_latent(inputs.info, latents)
         decoded = vae.decode(latent["samples"])
         # Autoencoders of films return an axis of frames.
-        return io.NodeOutput(latent, decoded.reshape(-1, *decoded.shape[-3:])[:, :height, :width])
+        restored = decoded.reshape(-1, *decoded.shape[-3:])[:, :height, :width]
+        judge(observation, restored)
+        return io.NodeOutput(latent, restored)

@@ -65,4 +65,4 @@ class VIPaintSample(io.ComfyNode):
         check_posterior(inputs.info, posterior)
         method = posterior_method(posterior.preset, posterior.posterior)
         latents = run_method(inputs, Draws(posterior.observation, method, fills, first_fill))
-        return io.NodeOutput(to_latent(inputs.info, latents))
+        return io.NodeOutput(to_latent(inputs.info, latents, posterior.observation))

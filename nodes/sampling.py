@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
@@ -31,11 +31,10 @@ from . import validation
 from .host.decoder import HostDecoder
 from .host.denoiser import Conditioning, SamplingInputs
 from .host.memory import MemoryDemand, not_finite, run_within_memory
+from .host.messages import say, warn
 from .host.model_info import ModelInfo, model_info
 from .host.progress import reporter
 from .observation import PictureInputs, observe
-
-log = logging.getLogger(__name__)
 
 T_co = TypeVar("T_co", covariant=True)
 O = TypeVar("O", bound=Observation)  # noqa: E741  (short in signatures)
@@ -95,13 +94,23 @@ def sampling_inputs(
 
 def run_method(inputs: SamplingInputs, method: Method[T_co]) -> T_co:
     """Runs a method inside the host, in the memory that there is. Raises InputError."""
-    state = RunState()
+    state, begin = RunState(), time.monotonic()
     report = reporter(inputs.model, inputs.info, method.fit_calls, method.draw_calls)
 
     def work(denoiser: Denoiser, device: torch.device, batch: int) -> T_co:
         return method.run(Run(denoiser, device, batch, inputs.seed, state, report))
 
-    return run_within_memory(inputs, method.demand, work, state.drawing)
+    result = run_within_memory(inputs, method.demand, work, state.drawing)
+    say(summary(state, time.monotonic() - begin))
+    return result
+
+
+def summary(state: RunState, seconds: float) -> str:
+    """What a run has done, in words."""
+    fills = 0 if state.drawing.latents is None else len(state.drawing.latents)
+    done = state.fitting.evaluations + state.drawing.evaluations
+    what = f"{fills} fill{'s' * (fills != 1)}" if fills else "posterior"
+    return f"{what} in {seconds:.1f} s, {done.forward + done.backward} passes through the model"
 
 
 @dataclass(frozen=True)
@@ -226,15 +235,24 @@ def is_complete(observation: LatentObservation) -> bool:
     """Whether nothing is to be painted, which the log says."""
     complete = bool(observation.complete.all())
     if complete:
-        log.warning("VIPaint: the mask is black everywhere, so there is nothing to paint; the picture is returned")
+        warn("the mask is black everywhere, so there is nothing to paint: the picture is returned")
     return complete
 
 
-def to_latent(info: ModelInfo, latents: torch.Tensor) -> dict[str, Any]:
-    """The host's LATENT of latents in model scale. Raises InputError for numbers that are not finite."""
+def to_latent(info: ModelInfo, latents: torch.Tensor, observation: LatentObservation | None = None) -> dict[str, Any]:
+    """The host's LATENT of latents in model scale. Raises InputError for numbers that are not finite.
+
+    observation: of the pictures that they are fills of: what it leaves open becomes the noise mask, so that a sampler
+        that goes on from here leaves alone what is visible.
+    """
     if not bool(torch.isfinite(latents).all()):
         raise not_finite()
     out = info.to_host_latent(latents.float())
     # Older hosts (0.16) know no other latents than float32.
     dtype = getattr(comfy.model_management, "intermediate_dtype", lambda: torch.float32)()
-    return {"samples": out.to(device=comfy.model_management.intermediate_device(), dtype=dtype)}
+    device = comfy.model_management.intermediate_device()
+    latent = {"samples": out.to(device=device, dtype=dtype)}
+    if observation is not None:
+        hidden = 1 - observation.cell_weight
+        latent["noise_mask"] = hidden.repeat_interleave(len(latents) // len(hidden), 0).to(device=device, dtype=dtype)
+    return latent

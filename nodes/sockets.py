@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..vipaint_core import PRESETS
+from ..vipaint_core import PRESETS, Preset
 from .host.denoiser import GRADIENT_MODES
 from .host.memory import AUTO
 
@@ -14,10 +14,17 @@ CropType = io.Custom("VIPAINT_CROP")
 
 
 def model_inputs() -> list[io.Input]:
+    """Lazy: nothing is loaded for a picture that cannot be painted in, see `preflight`."""
     return [
-        io.Model.Input("model", tooltip="Any diffusion or rectified-flow image model; no inpainting model is needed."),
-        io.Conditioning.Input("positive", tooltip="What the picture should show. One prompt for all pictures."),
-        io.Conditioning.Input("negative", tooltip="What to move away from. Unused where cfg is 1."),
+        io.Model.Input(
+            "model",
+            lazy=True,
+            tooltip="Any diffusion or rectified-flow image model; no inpainting model is needed.",
+        ),
+        io.Conditioning.Input(
+            "positive", lazy=True, tooltip="What the picture should show. One prompt for all pictures."
+        ),
+        io.Conditioning.Input("negative", lazy=True, tooltip="What to move away from. Unused where cfg is 1."),
     ]
 
 
@@ -27,8 +34,9 @@ def seed_input() -> io.Input:
         default=0,
         min=0,
         max=0xFFFFFFFFFFFFFFFF,
-        control_after_generate=True,
-        tooltip="The same seed and settings give the same result.",
+        # A new seed at every run would paint everything anew, also where only another fill is chosen.
+        control_after_generate="fixed",
+        tooltip="The same seed and settings give the same result; another seed gives other fills.",
     )
 
 
@@ -55,9 +63,41 @@ def fills_input(default: int = 4) -> io.Input:
     )
 
 
+# What a preset is for, in the user's words.
+PRESET_WORDS = {
+    "balanced": "right for most holes",
+    "thorough": "fewer wrong details in difficult holes",
+    "fast": "a first look",
+    "paper-2": "the method as published, slow",
+    "paper-4": "the same with more noise levels",
+}
+
+
+def passes(preset: Preset) -> tuple[int, int]:
+    """Passes through the network, forward and backward: of one fill, and of the fit of one picture before it."""
+    per_step = {"moment_matching": None, "pigdm": 1, "dps": 1}
+    steps = preset.descent(preset.fit.keypoints[0])
+    backward = 0
+    for step in steps:
+        each = per_step.get(step.refiner, 0)
+        backward += step.solver_steps if each is None else each
+    return len(preset.fit.keypoints) - 1 + len(steps) + backward, 2 * preset.fit.calls * preset.fit.draws
+
+
+def price(preset: Preset) -> str:
+    """What a preset costs, in passes through the network: KSampler takes one for each of its steps."""
+    each, fit = passes(preset)
+    return f"{each} passes a fill" + (f" after {fit} for the picture" if fit else "")
+
+
 def preset_input() -> io.Input:
-    words = " ".join(f"{preset.name}: {preset.description}" for preset in PRESETS.values())
-    return io.Combo.Input("preset", options=list(PRESETS), default="balanced", tooltip=words)
+    words = [f"{name}: {PRESET_WORDS[name]}; {price(preset)}." for name, preset in PRESETS.items()]
+    return io.Combo.Input(
+        "preset",
+        options=list(PRESETS),
+        default="balanced",
+        tooltip="Quality against time; KSampler takes 1 pass a step. " + " ".join(words),
+    )
 
 
 def picture_inputs() -> list[io.Input]:
@@ -78,7 +118,12 @@ def picture_inputs() -> list[io.Input]:
             optional=True,
             tooltip="White is painted, black is kept, grey is kept loosely. Replaces a noise mask.",
         ),
-        io.Vae.Input("vae", optional=True, tooltip="The model's VAE, to encode image. Not needed with latent_image."),
+        io.Vae.Input(
+            "vae",
+            optional=True,
+            lazy=True,
+            tooltip="The model's VAE, to encode image. Not needed with latent_image.",
+        ),
     ]
 
 

@@ -57,3 +57,26 @@ def test_of_empty_and_full_masks(pack, value):
     original, fills = torch.rand(1, 8, 9, 3), torch.rand(2, 8, 9, 3)
     (out,) = pack.composite.VIPaintComposite.execute(fills, original, torch.full((1, 8, 9), value), 4, 1.0).result
     assert torch.equal(out, fills if value else original.repeat(2, 1, 1, 1))
+
+
+def test_enlarged_fills_are_put_into_the_enlarged_original(pack):
+    """Padded to cells of 8 and twice as large, as VAE Decode and an upscaler leave them."""
+    original, mask = torch.rand(1, 37, 31, 3), (soft_mask() == 1).float()
+    fills = torch.rand(2, 80, 64, 3)
+    (out,) = pack.composite.VIPaintComposite.execute(fills, original, mask, 0, 0.0).result
+    larger = pack.composite.scaled(original, (74, 62))
+    assert out.shape == (2, 74, 62, 3)
+    inside, outside = torch.zeros(74, 62, dtype=torch.bool), torch.ones(74, 62, dtype=torch.bool)
+    inside[17:49, 21:], outside[15:51, 19:] = True, False
+    assert torch.equal(out[:, inside], fills[:, :74, :62][:, inside])
+    assert torch.equal(out[:, outside], larger.expand(2, -1, -1, -1)[:, outside])
+
+
+def test_enlarged_cuts_are_put_back_where_they_were_cut(pack):
+    picture, mask = torch.rand(1, 60, 70, 3), torch.zeros(1, 60, 70)
+    mask[:, 20:30, 20:32] = 1
+    cut, _, crop = pack.crop.VIPaintCrop.execute(picture, mask, 32, 32, 2.0, 1.0).result
+    larger = pack.composite.scaled(cut, (64, 64))
+    (out,) = pack.composite.VIPaintComposite.execute(larger, picture, mask, 0, 1.0, crop).result
+    (same,) = pack.composite.VIPaintComposite.execute(cut, picture, mask, 0, 1.0, crop).result
+    assert out.shape == picture.shape and (out - same).abs().mean() < 0.02

@@ -11,9 +11,11 @@ import torch.nn.functional as F
 def test_draws_different_fills(paint, preset):
     latent, posterior = paint(preset=preset)
     samples = latent["samples"]
-    assert samples.shape == (2, 16, 8, 6) and set(latent) == {"samples"}
+    assert samples.shape == (2, 16, 8, 6) and set(latent) == {"samples", "noise_mask"}
     assert torch.isfinite(samples).all()
     observed = posterior.observation.weight[0, 0] > 0
+    # A sampler that goes on from here leaves what is visible alone.
+    assert torch.equal(latent["noise_mask"], (~observed).float().expand(2, 1, 8, 6))
     assert observed[:, :3].all() and not observed[:, 3:].any()
     assert (samples[0] - samples[1])[:, ~observed].abs().max() > 0.1
     again, _ = paint(preset=preset)

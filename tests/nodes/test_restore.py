@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -74,7 +76,9 @@ def test_pictures_of_any_size_explain_what_is_seen(pack, tiny, restore, degradat
         shown = tiny.vae.decode(torch.randn(2, 16, 4, 5)).movedim(-1, 1)[..., :28, :36].clone()
     operator, factor = pack.restore.operator_of(degradation, (7, 9))
     given, other = operator.A(shown).split(1)
-    samples, images = restore(degradation=degradation, image=given.movedim(1, -1), steps=6, gradients=gradients)
+    samples, images = restore(
+        degradation=degradation, image=given.movedim(1, -1), noise=1e-4, steps=6, gradients=gradients
+    )
     assert samples.shape[-2:] == (4, 5) and images.shape[1:3] == (28, 36)
     found = operator.A(images.clone().movedim(-1, 1))
     assert found.shape[-1] * factor == 36
@@ -118,4 +122,23 @@ def test_hidden_pixels_do_not_matter(restore, small):
     for degradation in ({"degradation": "none"}, BLUR):
         first, second = (restore(degradation=degradation, image=i, mask=mask)[0] for i in (image, other))
         assert torch.equal(first, second)
-        assert (first - restore(degradation=degradation)[0]).abs().max() > 1e-3
+        assert (first - restore(degradation=degradation, noise=1e-4)[0]).abs().max() > 1e-3
+
+
+def test_a_picture_that_was_drawn_for_nothing_is_refused(restore):
+    with pytest.raises(ValueError, match=r"VIPaint Restore, input `degradation`: .* none, no noise and no mask.*mask"):
+        restore(degradation={"degradation": "none"})
+
+
+def test_what_does_not_explain_the_picture_is_said(pack, tiny, restore, caplog):
+    """An untrained network's pictures explain nothing in one attempt; what was drawn from them is explained."""
+    restore()
+    assert "does not explain the given picture: 1 (" in caplog.text
+    caplog.clear()
+    with torch.inference_mode():
+        shown = torch.rand(1, 16, 24, 3)
+    decoder = pack.host.decoder.HostDecoder(pack.host.model_info.model_info(tiny.model), tiny.vae, (16, 24))
+    observation = pack.restore.observed(shown, None, pack.restore.operator_of(BLUR, (16, 24))[0], decoder, 0.0)
+    blurred = replace(observation, y=observation.operator.A(observation.y))
+    pack.restore.judge(blurred, shown)
+    assert "does not explain" not in caplog.text

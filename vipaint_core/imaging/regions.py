@@ -96,6 +96,27 @@ def scaled(pictures: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     return rearrange(resized, "b c h w -> b h w c")
 
 
+def enlargement(found: tuple[int, int], size: tuple[int, int], largest_cell: int) -> float | None:
+    """How many times as large a picture has become that had a size (height, width), 1 where it has not.
+
+    It may have been padded at the right and the bottom to the cells of an autoencoder, of up to `largest_cell` pixels,
+    before. Where several factors explain both sides, not at all and round factors come first; None where none does.
+    """
+    factors = []
+    for cell in (2**power for power in range(largest_cell.bit_length())):
+        high, wide = (-(-length // cell) * cell for length in size)
+        factor = found[0] / high
+        # Programs round sides to whole pixels.
+        if factor >= 1 and abs(factor * wide - found[1]) <= (0.5 if factor > 1 else 0):
+            factors.append(factor)
+    return min(factors, key=lambda factor: (factor != 1, factor * 4 % 1 > 0), default=None)
+
+
+def enlarged(pictures: torch.Tensor, hole: torch.Tensor, size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pictures (B, H, W, C) and holes (B, 1, H, W) in a larger size (height, width); no hidden pixel is left uncovered."""
+    return scaled(pictures, size), F.adaptive_max_pool2d(hole, size)
+
+
 def cut(picture: torch.Tensor, hole: torch.Tensor, crop: Crop, number: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Picture (1, H, W, 3) and hole (1, 1, H, W) of one region in the crop's size, without hidden pixels.
 

@@ -5,7 +5,17 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vipaint_core.imaging.regions import LEAST_CONTEXT, Crop, Region, extent, region_around, scaled, with_neighbours
+from vipaint_core.imaging.regions import (
+    LEAST_CONTEXT,
+    Crop,
+    Region,
+    enlarged,
+    enlargement,
+    extent,
+    region_around,
+    scaled,
+    with_neighbours,
+)
 
 
 def mask_of(height, width, box):
@@ -83,3 +93,33 @@ def test_scaling_to_the_same_size_is_no_scaling_and_constants_stay():
     pictures = torch.rand(2, 6, 9, 3)
     assert scaled(pictures, (6, 9)) is pictures
     torch.testing.assert_close(scaled(torch.full((1, 6, 9, 3), 0.3), (13, 4)), torch.full((1, 13, 4, 3), 0.3))
+
+
+@pytest.mark.parametrize(
+    ("size", "cell", "factor"),
+    [
+        ((512, 384), 8, 1.0),
+        ((37, 31), 8, 1.0),
+        ((37, 37), 8, 1.0),
+        ((37, 31), 8, 2.0),
+        ((37, 37), 16, 2.0),
+        ((512, 384), 8, 1.5),
+        ((121, 125), 8, 4.0),
+        ((64, 64), 8, 1.25),
+    ],
+)
+def test_enlargement_is_found_in_padded_pictures(size: tuple[int, int], cell: int, factor: float) -> None:
+    high, wide = (round(factor * (-(-length // cell) * cell)) for length in size)
+    assert enlargement((high, wide), size, 64) == factor
+
+
+def test_other_pictures_are_not_enlarged_ones() -> None:
+    assert enlargement((40, 48), (64, 64), 64) is None
+    assert enlargement((128, 96), (64, 64), 64) is None
+
+
+def test_enlarged_holes_cover_what_they_covered() -> None:
+    pictures, hole = torch.rand(1, 6, 5, 3), torch.zeros(1, 1, 6, 5)
+    hole[..., 2:4, 1:3] = 1
+    larger, covers = enlarged(pictures, hole, (13, 11))
+    assert larger.shape == (1, 13, 11, 3) and covers[..., 5:8, 3:6].min() == 1 and covers.sum() < 5 * 4 * 3

@@ -32,9 +32,9 @@ ROWS = [
     *rows(
         RESTORE,
         [
-            ("no-mask", {"mask": None}, of_size(1, *CELLS)),
+            ("no-mask", {"mask": None, "noise": 0.1}, of_size(1, *CELLS)),
             ("white-mask", {"mask": torch.ones(1, HEIGHT, WIDTH)}, of_size(1, *CELLS)),
-            ("grey-mask", {"mask": torch.full_like(DOT, 0.5)}, unlike({"mask": None})),
+            ("grey-mask", {"mask": torch.full_like(DOT, 0.5)}, unlike({"mask": torch.full_like(DOT, 0.0)})),
             ("one-pixel", {"mask": 1 - DOT}, of_size(1, *CELLS)),
             ("mask-size", {"mask": torch.ones(1, 8, 8)}, "mask; 24 x 32 pixels; 8 x 8 pixels"),
             ("mask-nan", given("mask", lambda t: t * torch.nan), "mask; NaN"),
@@ -53,7 +53,7 @@ ROWS = [
             ("nan", given("image", lambda t: t * torch.nan), "image; NaN"),
             ("bytes", given("image", lambda t: (t * 255).byte()), "image; torch.uint8"),
             ("none", {"image": None}, "image; NoneType"),
-            ("larger-than-the-model", {**sized(8, 400), "mask": None}, "model; pictures of this size"),
+            ("larger-than-the-model", {**sized(8, 400), "mask": None, "noise": 0.1}, "model; pictures of this size"),
             ("noise-nan", {"noise": torch.nan}, "noise; a number; nan"),
             ("noise-negative", {"noise": -0.1}, "noise; -0.1"),
             ("noise-largest", {"noise": 1.0}, unlike({})),
