@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .baseline import VIPaintBaseline
+from .choose import VIPaintChoose
 from .composite import VIPaintComposite
 from .crop import VIPaintCrop
 from .fit import VIPaintFit
@@ -22,6 +23,7 @@ NODES = (
     VIPaintLoadPosterior,
     VIPaintCrop,
     VIPaintComposite,
+    VIPaintChoose,
     VIPaintUncertainty,
     VIPaintUnconditional,
     VIPaintBaseline,

@@ -2,46 +2,37 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from comfy_api.latest import io
-from einops import rearrange
 
+from ..vipaint_core.imaging.spread import fills_per_picture, heat_map, overlay, spread, with_legend
 from . import validation
 from .errors import InputError, names_node
+from .host.messages import say
 from .sockets import CATEGORY
 
-# Anchors of matplotlib's "inferno" (CC0) at equal distances: lightness rises evenly from black.
-ANCHORS = np.array(
-    [
-        [0.001, 0.000, 0.014],
-        [0.121, 0.047, 0.282],
-        [0.341, 0.062, 0.429],
-        [0.550, 0.134, 0.412],
-        [0.736, 0.216, 0.330],
-        [0.894, 0.354, 0.204],
-        [0.978, 0.557, 0.035],
-        [0.975, 0.796, 0.240],
-        [0.988, 0.998, 0.645],
-    ],
-    dtype=np.float32,
-)
-# Below one step of an 8-bit picture a difference is rounding, which must not fill the scale.
+# Where the scale follows the picture: below one step of an 8-bit picture a difference is rounding.
 SMALLEST = 1 / 255
 
 
-def spread(images: torch.Tensor, fills: int) -> torch.Tensor:
-    """Standard deviation over the fills of each picture, root mean square over colours, (B, H, W)."""
-    rows = rearrange(images.float(), "(b fills) h w c -> b fills h w c", fills=fills)
-    return rows.var(1, correction=0).mean(-1).sqrt()
+def count_fills(name: str, images: torch.Tensor, fills: int, pictures: int | None) -> int:
+    """Fills per picture: as asked for, by the number of pictures where that is known, else by what fills share.
 
-
-def heat_map(values: torch.Tensor) -> torch.Tensor:
-    """Colours (B, H, W, 3) of values in [0, 1]."""
-    at = values.cpu().numpy()
-    places = np.linspace(0, 1, len(ANCHORS))
-    channels = [np.interp(at, places, ANCHORS[:, c]) for c in range(3)]
-    return torch.from_numpy(np.stack(channels, -1).astype(np.float32))
+    name: the input that the fills come from. fills: 0 where it is to be found out. Raises InputError.
+    """
+    if pictures is not None:
+        found = validation.fills_per_picture(name, len(images), pictures)
+        if fills in (0, found):
+            return found
+        raise InputError(
+            "fills", f"0 or {found}, of {len(images)} fills for {pictures} pictures", str(fills), "Set fills to 0."
+        )
+    each = fills or fills_per_picture(images)
+    if len(images) % each:
+        raise InputError(
+            name, f"a multiple of {each} fills", f"a batch of {len(images)}", "Set `fills` to 0: it is found out."
+        )
+    return each
 
 
 class VIPaintUncertainty(io.ComfyNode):
@@ -53,47 +44,94 @@ class VIPaintUncertainty(io.ComfyNode):
             category=CATEGORY,
             description="Shows how much the fills of a picture differ, pixel by pixel: dark where all agree, bright "
             "where the visible part leaves the choice open.",
-            search_aliases=["vipaint", "heat map", "standard deviation", "variance", "diversity"],
+            search_aliases=[
+                "vipaint",
+                "heat map",
+                "standard deviation",
+                "variance",
+                "diversity",
+                "mask of differences",
+            ],
             inputs=[
-                io.Image.Input(
-                    "images", tooltip="Decoded fills, all of the first picture first. At least 2 per picture."
-                ),
+                io.Image.Input("images", tooltip="Decoded fills, all of the first picture first."),
                 io.Int.Input(
-                    "fills", default=0, min=0, max=4096, tooltip="Fills per picture. 0: all belong to one picture."
+                    "fills",
+                    default=0,
+                    min=0,
+                    max=4096,
+                    tooltip="Fills per picture. 0: found out, from original where it is connected, else from the pixels "
+                    "that the fills of one picture have in common.",
                 ),
                 io.Float.Input(
                     "full_scale",
-                    default=0.0,
+                    default=0.25,
                     min=0.0,
                     max=1.0,
                     step=0.01,
                     advanced=True,
-                    tooltip="Standard deviation that is drawn brightest, with colours from 0 to 1. 0: the largest of "
-                    "each picture. Set a value to compare pictures.",
+                    tooltip="Standard deviation that is drawn brightest, with colours from 0 to 1: lower shows smaller "
+                    "differences. The same value makes pictures comparable. 0: the largest of each picture.",
+                ),
+                io.Image.Input(
+                    "original",
+                    optional=True,
+                    tooltip="The pictures that were painted in, one for each group of fills. The overlay shows them; "
+                    "without them it shows the mean of the fills.",
+                ),
+                io.Float.Input(
+                    "opacity",
+                    default=0.7,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    optional=True,
+                    tooltip="How much of the overlay is heat map where fills differ most: 0 shows the picture alone.",
+                ),
+                io.Float.Input(
+                    "outline",
+                    default=0.2,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    optional=True,
+                    advanced=True,
+                    tooltip="The overlay has a line around what is above this share of full scale: higher outlines less, "
+                    "1 nothing.",
                 ),
             ],
             outputs=[
                 io.Image.Output("heat_map", tooltip="One picture for each original, black to yellow."),
                 io.Mask.Output("spread", tooltip="The same as numbers from 0 to 1: standard deviation / full scale."),
+                io.Image.Output("overlay", tooltip="The heat map over the picture, with its scale."),
             ],
         )
 
     @classmethod
     @names_node
-    def execute(cls, images: torch.Tensor, fills: int = 0, full_scale: float = 0.0) -> io.NodeOutput:
-        validation.check_widgets(cls, fills=fills, full_scale=full_scale)
+    def execute(
+        cls,
+        images: torch.Tensor,
+        fills: int = 0,
+        full_scale: float = 0.25,
+        original: torch.Tensor | None = None,
+        opacity: float = 0.7,
+        outline: float = 0.2,
+    ) -> io.NodeOutput:
+        validation.check_widgets(cls, fills=fills, full_scale=full_scale, opacity=opacity, outline=outline)
         images = validation.check_image("images", images)
-        each = fills or len(images)
-        if each < 2:
-            raise InputError("images", "at least 2 fills per picture", str(each), "Raise `fills` of VIPaint Inpaint.")
-        if len(images) % each:
-            raise InputError(
-                "images",
-                f"a multiple of {each} fills",
-                f"a batch of {len(images)}",
-                "Set `fills` to those per picture.",
-            )
+        pictures = None if original is None else validation.check_image("original", original).to(images.device)
+        each = count_fills("images", images, fills, None if pictures is None else len(pictures))
         deviation = spread(images, each)
-        peak = deviation.flatten(1).amax(1).clamp_min(SMALLEST)[:, None, None] if full_scale == 0 else full_scale
-        values = (deviation / peak).clamp(0, 1)
-        return io.NodeOutput(heat_map(values), values)
+        largest = deviation.flatten(1).amax(1)
+        scale = largest.clamp_min(SMALLEST) if full_scale == 0 else torch.full_like(largest, full_scale)
+        values = (deviation / scale[:, None, None]).clamp(0, 1)
+        if pictures is None or pictures.shape[1:] != images.shape[1:]:
+            pictures = images.unflatten(0, (-1, each)).mean(1)
+        if each == 1:
+            say("one fill for each picture: nothing to compare with, the map is black")
+        for number, size in enumerate(largest.tolist(), 1) if each > 1 else ():
+            say(
+                f"picture {number}: {each} fills, largest standard deviation {size:.2f} of full scale {scale[number - 1]:.2f}"
+            )
+        shown = with_legend(overlay(pictures, values, opacity, outline), scale)
+        return io.NodeOutput(heat_map(values), values, shown)

@@ -1,0 +1,45 @@
+// Words of the pack's own parts of the editor, in the editor's language.
+
+import { app } from "../../scripts/app.js";
+import { api } from "../../scripts/api.js";
+
+export const ENGLISH = {
+  grid: "All fills",
+  compare: "Before and after",
+  flicker: "Flicker between two fills",
+  spread: "Where the fills differ",
+  outline: "Outline of the hole",
+  full: "Full screen",
+  choose: "Choose this fill",
+  chosen: "chosen: {numbers}",
+  nothing: "nothing chosen: what follows waits",
+  waiting: "Run the workflow: the fills appear here.",
+  picture: "picture {number} of {count}",
+  fill: "fill {number}",
+  before: "before",
+  after: "after",
+  stale: "Run again to hand on what is chosen.",
+  hint: "click: large · double click or Enter: choose · Shift: several · arrows, 1-9 · wheel: zoom · B F U O Esc",
+  error: "{node}: input {input}",
+  example: "The example picture could not be copied into ComfyUI's input folder: {reason}",
+  price: "about {seconds} for {fills}, as the last time",
+};
+
+let translated = {};
+
+/** Reads the words of the chosen language, once, before nodes are made. */
+export async function loadTexts() {
+  try {
+    const all = await (await api.fetchApi("/i18n")).json();
+    translated = all[app.ui.settings.getSettingValue("Comfy.Locale") ?? "en"]?.vipaint ?? {};
+  } catch {
+    translated = {};
+  }
+}
+
+/** The word for a key, with {name} replaced by values. */
+export function text(key, values = {}) {
+  let found = translated[key] ?? ENGLISH[key];
+  for (const [name, value] of Object.entries(values)) found = found.replaceAll(`{${name}}`, value);
+  return found;
+}
