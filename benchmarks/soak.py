@@ -88,7 +88,7 @@ class Prompts:
 
     def __init__(self, server: ComfyServer, folder: Path) -> None:
         self.server = server
-        self.base: Prompt = json.loads((ROOT / "workflows" / "inpaint_api.json").read_text("utf-8"))
+        self.base: Prompt = json.loads((ROOT / "workflows" / "api" / "inpaint.json").read_text("utf-8"))
         self.base["checkpoint"]["inputs"]["ckpt_name"] = CHECKPOINT.name
         for name, picture in zip(("picture", "mask"), draw_input(7, "centre"), strict=True):
             for size in SIZES:

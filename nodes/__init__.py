@@ -7,12 +7,15 @@ from .choose import VIPaintChoose
 from .composite import VIPaintComposite
 from .crop import VIPaintCrop
 from .fit import VIPaintFit
+from .host.example_model import register_example_model
 from .inpaint import VIPaintInpaint
 from .posterior_files import VIPaintLoadPosterior, VIPaintSavePosterior
 from .restore import VIPaintRestore
 from .sample import VIPaintSample
 from .uncertainty import VIPaintUncertainty
 from .unconditional import VIPaintUnconditional
+
+register_example_model()
 
 NODES = (
     VIPaintInpaint,

@@ -3,7 +3,7 @@
     python3 run.py demo [--scene inpaint|outpaint|crop_and_stitch|deblur|super_resolution] [--seed N]
                         [--hole right|top|bottom|centre] [--picture FILE --mask FILE] ...
 
-A scene is one of the workflows in workflows/, on a picture of the toy model's. The mask file is white where the
+A scene is one of the workflows in workflows/api/, on a picture of the toy model's. The mask file is white where the
 picture is to be filled.
 """
 
@@ -150,7 +150,7 @@ def run(options: argparse.Namespace) -> Path:
         shown = hidden(inputs["picture"], inputs["mask"])
     else:
         inputs, shown = draw_scene(options.scene, options.seed, options.hole)
-    workflow = options.workflow or ROOT / "workflows" / f"{options.scene}_api.json"
+    workflow = options.workflow or ROOT / "workflows" / "api" / f"{options.scene}.json"
     prompt = load_workflow(workflow, [*NODES, *inputs])
     folder: Path = options.output
     folder.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,7 @@ Prompt = dict[str, Any]
 
 def load(name: str) -> Prompt:
     """A shipped workflow."""
-    prompt: Prompt = json.loads((ROOT / "workflows" / f"{name}_api.json").read_text("utf-8"))
+    prompt: Prompt = json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text("utf-8"))
     return prompt
 
 
