@@ -6,6 +6,13 @@ from comfy_api.latest import ComfyExtension, io
 
 
 class VIPaintExtension(ComfyExtension):
+    async def on_load(self) -> None:
+        from server import PromptServer
+
+        from .nodes import routes
+
+        routes.register(PromptServer.instance)
+
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         from .nodes import NODES
 
