@@ -210,6 +210,9 @@ class ComfyServer(ComfyClient):
     def pid(self) -> int | None:
         return None if self._process is None else self._process.pid
 
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
     def require_alive(self, when: str) -> None:
         if self._process is None:
             raise RuntimeError("ComfyServer: not running; use it inside its `with` block")

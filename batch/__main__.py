@@ -1,0 +1,463 @@
+"""Paints a folder of pictures on any number of ComfyUI servers, and goes on where it stopped.
+
+    python3 run.py batch PICTURES --masks MASKS --out FILLS [--server http://HOST:8188 ...] [--set fills=4 ...]
+
+Without --server it starts a ComfyUI of its own. The same command again paints what is missing or has changed. Exit
+code 0: every picture is painted; 1: some are not; 2: nothing was begun; 130: interrupted. More: docs/batch.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import sys
+import uuid
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import filelock
+from tqdm import tqdm
+from yarl import URL
+
+from batch import catalogue, plan, report, results, workflow
+from batch.catalogue import Catalogue, Item
+from batch.client import Client
+from batch.dispatch import Dispatch, Limits, failure
+from batch.errors import BatchError, ServerTrouble, Unsuitable
+from batch.local import LocalServer
+from batch.pairing import Source
+from batch.plan import Plan
+from batch.results import Results, read_lines
+from batch.worker import Worker
+from batch.workflow import Workflow
+
+ROOT = Path(__file__).resolve().parent.parent
+STATE = ".batch"
+LISTED = 20
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    text = __doc__ or ""
+    parser = argparse.ArgumentParser(
+        prog="run.py batch", description=text, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("pictures", type=Path, help="folder of pictures, with its subfolders")
+    parser.add_argument(
+        "--masks",
+        type=Path,
+        help="folder of masks, white where painted; default: cat_mask.png beside cat.png, or transparency",
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for the results, one subfolder for each picture"
+    )
+    parser.add_argument(
+        "--prompts",
+        type=Path,
+        metavar="CSV",
+        help="table with the columns picture, mask, name, prompt, negative, seed and any setting",
+    )
+    parser.add_argument(
+        "--workflow",
+        type=Path,
+        default=ROOT / "workflows" / "inpaint_api.json",
+        help="in API format; default: workflows/inpaint_api.json",
+    )
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=VALUE",
+        help="inputs of the painting node, as fills=4, or of another, as checkpoint.ckpt_name=FILE",
+    )
+    parser.add_argument(
+        "--node",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="ROLE=NODE",
+        help=f"id or title of a node where it cannot be told: {', '.join(workflow.ROLES)}",
+    )
+    parser.add_argument(
+        "--outputs", nargs="+", choices=workflow.OUTPUTS, help="what to keep; default: what the workflow saves"
+    )
+    parser.add_argument("--seed", type=int, help="from which each picture's own seed is made; default: the workflow's")
+    parser.add_argument(
+        "--server",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="URL",
+        help="ComfyUI servers; default: one is started here",
+    )
+    parser.add_argument("--models", type=Path, help="folder of models for the server that is started here")
+    parser.add_argument("--attempts", type=int, default=3, help="for each picture (default 3)")
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=600.0,
+        help="seconds without progress after which a picture is taken away from a server (default 600)",
+    )
+    parser.add_argument(
+        "--patience", type=float, default=300.0, help="seconds to wait while no server answers (default 300)"
+    )
+    parser.add_argument("--skip", action="store_true", help="leave out pictures with problems and unsuitable servers")
+    parser.add_argument("--reread", action="store_true", help="read files again whose size and times are as before")
+    parser.add_argument("--dry-run", action="store_true", help="tell what would be done, and check the servers named")
+    parser.add_argument(
+        "--summary", action="store_true", help="write the list and the pages of what is there, paint nothing"
+    )
+    parser.add_argument("--shard", metavar="I/N", help="paint part I of N, counted from 0, for arrays of jobs")
+    options = parser.parse_args(argv)
+    if options.attempts < 1:
+        parser.error("--attempts: expected at least 1")
+    if options.timeout <= 0 or options.patience < 0:
+        parser.error("--timeout and --patience: expected seconds")
+    return options
+
+
+def pairs(texts: Sequence[str], what: str) -> list[tuple[str, str]]:
+    """NAME=VALUE arguments. Raises BatchError."""
+    for text in texts:
+        if "=" not in text:
+            raise BatchError(f"expected {what} NAME=VALUE, found {text!r}")
+    return [(text.split("=", 1)[0].strip(), text.split("=", 1)[1]) for text in texts]
+
+
+def addresses(texts: Sequence[str]) -> list[str]:
+    """Servers as URLs, each once. Raises BatchError."""
+    found = []
+    for text in texts:
+        try:
+            url = URL(text if "://" in text else f"http://{text}")
+            valid = url.scheme in ("http", "https") and bool(url.host) and not url.query_string and bool(url.port)
+        except ValueError:
+            valid = False
+        if not valid:
+            raise BatchError(f"expected a server as http://HOST:8188, found {text!r}")
+        found.append(str(url).rstrip("/"))
+    return list(dict.fromkeys(found))
+
+
+def shard_of(text: str | None) -> tuple[int, int] | None:
+    """I/N as numbers. Raises BatchError."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not found or not int(found[1]) < int(found[2]):
+        raise BatchError(f"expected --shard I/N with I from 0 to N - 1, found {text!r}")
+    return int(found[1]), int(found[2])
+
+
+def pack_version() -> str:
+    found = re.search(r'^version = "([^"]+)"', (ROOT / "pyproject.toml").read_text("utf-8"), re.MULTILINE)
+    return found[1] if found else "unknown"
+
+
+def say(text: str) -> None:
+    tqdm.write(text, file=sys.stderr)
+
+
+class Display:
+    """A bar with rate and time left, and lines of what happens."""
+
+    def __init__(self, total: int, workers: Sequence[Worker]) -> None:
+        # Into a file a line now and then is enough.
+        wait = 0.2 if sys.stderr.isatty() else 10.0
+        self._bar = tqdm(
+            total=total, unit="picture", smoothing=0.05, mininterval=wait, dynamic_ncols=True, file=sys.stderr
+        )
+        self._workers, self._failed = workers, 0
+
+    def done(self, item: Item, worker: Worker) -> None:
+        self._bar.update(1)
+
+    def failed(self, item: Item) -> None:
+        self._failed += 1
+        self._bar.update(1)
+        say(f"{item.name} has failed: {item.reason}")
+
+    def say(self, text: str) -> None:
+        say(text)
+
+    async def follow(self) -> None:
+        """Shows the servers at work, and how far each is."""
+        while True:
+            up = [worker for worker in self._workers if worker.up.is_set()]
+            shares = [f"{100 * max((t.share for t in worker.jobs.values()), default=0):.0f} %" for worker in up[:8]]
+            failed = f", {self._failed} failed" if self._failed else ""
+            self._bar.set_postfix_str(
+                f"{len(up)} of {len(self._workers)} servers: {' '.join(shares)}{failed}", refresh=False
+            )
+            await asyncio.sleep(1)
+
+    def close(self) -> None:
+        self._bar.close()
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the options come to."""
+
+    options: argparse.Namespace
+    flow: Workflow
+    source: Source
+    base_seed: int
+    servers: list[str]
+
+    @property
+    def state(self) -> Path:
+        """The command's own folder in the output folder; of a shard its own."""
+        shard = self.source.shard
+        return self.source.out / STATE / ("all" if shard is None else f"{shard[0]}-of-{shard[1]}")
+
+    @property
+    def lines(self) -> str:
+        shard = self.source.shard
+        return results.LINES if shard is None else f"batch-{shard[0]}-of-{shard[1]}.jsonl"
+
+
+def prepare(options: argparse.Namespace) -> Job:
+    """Raises BatchError where the options do not go together."""
+    nodes = dict(pairs(options.node, "--node"))
+    flow = workflow.load(options.workflow, nodes, pairs(options.set, "--set"), options.outputs)
+    out = options.out.resolve()
+    if out.exists() and not out.is_dir():
+        raise BatchError(f"expected a folder for the results, found a file at {out}")
+    masks = options.masks.resolve() if options.masks else None
+    source = Source(
+        options.pictures.resolve(), masks, options.prompts, out, flow.mask_from != "none", shard_of(options.shard)
+    )
+    if out == source.pictures:
+        raise BatchError(
+            "expected a folder for the results beside the pictures, found the pictures' own. Choose another --out"
+        )
+    seed = options.seed if options.seed is not None else flow.base_seed()
+    return Job(options, flow, source, seed, addresses(options.server))
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Holds a lock on the output folder. Raises BatchError where another command has it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(folder / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise BatchError(
+            f"expected to be alone, found that another batch command writes into {folder.parent.parent}"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def look(job: Job, base: Catalogue, kept: Results) -> Plan:
+    """Finds and checks all pictures, and tells what is to be done."""
+    bar: tqdm[Any] | None = None
+
+    def step(number: int, total: int) -> None:
+        nonlocal bar
+        bar = bar or tqdm(
+            total=total, unit="picture", desc="checking", mininterval=1, leave=False, delay=2, file=sys.stderr
+        )
+        bar.update(1)
+
+    workers = min(8, os.cpu_count() or 1)
+    try:
+        found = plan.make(job.source, base, kept, job.flow, job.base_seed, workers, job.options.reread, step)
+    finally:
+        if bar is not None:
+            bar.close()
+    say(str(found))
+    if found.unused:
+        some = ", ".join(found.unused[:5]) + (", ..." if len(found.unused) > 5 else "")
+        say(f"{len(found.unused)} masks without a picture: {some}")
+    if found.total == 0 and job.source.shard is None:
+        raise BatchError(f"expected pictures in {job.source.pictures}, found none")
+    return found
+
+
+def list_problems(job: Job, base: Catalogue, count: int) -> None:
+    """Shows the first problems; a file has all of them."""
+    file = job.state / "problems.txt"
+    with open(file, "w", encoding="utf-8") as out:
+        for number, item in enumerate(base.items(catalogue.PROBLEM)):
+            line = f"{item.name}: {item.reason}"
+            out.write(line + "\n")
+            if number < LISTED:
+                say(f"  {line}")
+    if count > LISTED:
+        say(f"  and {count - LISTED} more, see {file}")
+
+
+async def check_servers(workers: Sequence[Worker], skip: bool) -> None:
+    """Raises BatchError with all that the servers lack, unless unsuitable ones are to be skipped."""
+    found = await asyncio.gather(*(worker.check() for worker in workers), return_exceptions=True)
+    problems = []
+    for worker, error in zip(workers, found, strict=True):
+        if isinstance(error, Unsuitable):
+            problems.append(str(error))
+            worker.out = str(error)
+        elif isinstance(error, ServerTrouble):
+            say(f"{worker.name} cannot be used yet: {error}. It is looked for")
+        elif error is not None:
+            raise error
+    checked = [worker for worker in workers if worker.info and worker.out is None]
+    codes = {worker.info["vipaint_source"]: worker.name for worker in checked}
+    if len(codes) > 1:
+        what = ", ".join(f"{name} has {code}" for code, name in codes.items())
+        raise BatchError(
+            f"expected the same VIPaint code on all servers, found that {what}. Install one version everywhere"
+        )
+    for problem in problems:
+        say(f"  {problem}")
+    if problems and not (skip and len(problems) < len(workers)):
+        raise BatchError(
+            f"expected servers that can do this work, found {len(problems)} of {len(workers)} that cannot (see above). "
+            "Correct them, or add --skip to go on with the others"
+        )
+
+
+@asynccontextmanager
+async def connect(job: Job, found: Plan) -> AsyncIterator[tuple[list[Worker], LocalServer | None]]:
+    """The servers that were named, or one that is started here."""
+    async with AsyncExitStack() as stack:
+        local, urls = None, job.servers
+        if not urls:
+            say("starting ComfyUI")
+            local = await stack.enter_async_context(LocalServer(job.flow.prompt, job.options.models))
+            urls = [local.url]
+        settings = {*job.flow.settings, *found.settings}
+        clients = [await stack.enter_async_context(Client(url, uuid.uuid4().hex)) for url in urls]
+        version, timeout = pack_version(), job.options.timeout
+        yield [Worker(client, job.flow, version, timeout, settings) for client in clients], local
+
+
+async def paint(job: Job, base: Catalogue, kept: Results, found: Plan) -> None:
+    """Raises BatchError where not all could be tried."""
+    with contextlib.suppress(NotImplementedError):  # Windows
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, _cancel, asyncio.current_task())
+    async with connect(job, found) as (workers, local):
+        await check_servers(workers, job.options.skip)
+        display = Display(found.waiting, workers)
+        limits = Limits(job.options.attempts, job.options.patience)
+        revive = local.revive if local else None
+        dispatch = Dispatch(base, workers, kept, job.flow, job.base_seed, display, limits, revive)
+        follow = asyncio.create_task(display.follow())
+        try:
+            await dispatch.run()
+        finally:
+            follow.cancel()
+            display.close()
+
+
+def _cancel(task: asyncio.Task[Any] | None) -> None:
+    if task is not None:
+        task.cancel()
+
+
+async def check_only(job: Job, found: Plan) -> None:
+    async with connect(job, found) as (workers, _):
+        await check_servers(workers, job.options.skip)
+        for worker in workers:
+            if worker.info:
+                say(f"{worker.name}: " + ", ".join(f"{name} {value}" for name, value in worker.info.items()))
+
+
+def summarise(job: Job, base: Catalogue, kept: Results) -> bool:
+    """Writes the list and the pages; returns whether every picture is painted."""
+
+    def lines() -> Iterator[dict[str, Any]]:
+        for item in base.items():
+            record = kept.record(item.name) if item.state == catalogue.DONE else None
+            yield record if record is not None else failure(item)
+
+    kept.write_lines(lines())
+    total, done = base.count(), base.count(catalogue.DONE)
+    counts = f"{done} of {total} pictures are painted"
+    for state, words in (
+        (catalogue.FAILED, "failed"),
+        (catalogue.PROBLEM, "have problems"),
+        (catalogue.WAITING, "are left"),
+    ):
+        counts += f", {base.count(state)} {words}" if base.count(state) else ""
+    if job.source.shard is None:
+        page = report.write(job.source.out, read_lines(kept.lines), total, counts + ".")
+        say(f"{counts}: {page}")
+    else:
+        say(f"{counts}: {kept.lines}")
+    return done == total
+
+
+def run(options: argparse.Namespace) -> int:
+    job = prepare(options)
+    with alone(job.state), Catalogue(job.state) as base:
+        kept = Results(job.source.out, job.state, job.lines)
+        try:
+            return work(job, base, kept)
+        finally:
+            kept.close()
+
+
+def work(job: Job, base: Catalogue, kept: Results) -> int:
+    options = job.options
+    found = look(job, base, kept)
+    if found.problems:
+        list_problems(job, base, found.problems)
+    if options.dry_run:
+        if job.servers:
+            asyncio.run(check_only(job, found))
+        return 0 if found.waiting + found.problems == 0 else 1
+    if options.summary:
+        return 0 if summarise(job, base, kept) else 1
+    if found.problems and not options.skip:
+        raise BatchError(
+            f"expected pictures with masks, found {found.problems} problems (see above). Nothing was painted: correct them, "
+            "or add --skip to paint the others"
+        )
+    stopped: BaseException | None = None
+    if found.waiting:
+        try:
+            asyncio.run(paint(job, base, kept, found))
+        except (BatchError, OSError, KeyboardInterrupt, asyncio.CancelledError) as reason:
+            stopped = reason
+    if (
+        base.count(catalogue.DONE) == found.done
+        and isinstance(stopped, BatchError)
+        and not base.count(catalogue.FAILED)
+    ):
+        raise stopped
+    complete = summarise(job, base, kept)
+    if isinstance(stopped, (KeyboardInterrupt, asyncio.CancelledError)):
+        say("interrupted: the same command goes on where it stopped")
+        return 130
+    if stopped is not None:
+        say(f"error: {stopped}")
+    return 0 if complete else 1
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = parse(argv)
+    try:
+        return run(options)
+    except BatchError as error:
+        say(f"error: {error}")
+    except OSError as error:
+        say(f"error: a file operation failed: {error}. Check permissions and disk space, then run this again")
+    except KeyboardInterrupt:
+        say("interrupted")
+        return 130
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
