@@ -192,6 +192,9 @@ class Worker:
         async def clear() -> None:
             if prompt_id is not None and not tracker.finished.is_set():
                 await self.client.cancel(prompt_id)
+                # Its record and its files are complete only when it has stopped.
+                while await self.client.place(prompt_id) is not None:
+                    await asyncio.sleep(0.05)
             await self.client.forget(prompt_id, job)
 
         with contextlib.suppress(ServerTrouble, asyncio.TimeoutError):
