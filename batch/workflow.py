@@ -334,7 +334,8 @@ def _roles(prompt: Prompt, named: Mapping[str, str]) -> dict[str, str]:
         """Takes the only candidate, or of several the one whose id or title is the role's."""
         if role in found:
             return
-        own = [name for name in candidates if role in (name.casefold(), _title(prompt[name]))]
+        own = [name for name in candidates if name.casefold() == role]
+        own = own or [name for name in candidates if _title(prompt[name]) == role]
         if len(candidates) == 1 or len(own) == 1:
             found[role] = (own or list(candidates))[0]
         elif needed or len(candidates) > 1:
