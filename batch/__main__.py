@@ -1,10 +1,4 @@
-"""Paints a folder of pictures on any number of ComfyUI servers, and goes on where it stopped.
-
-    python3 run.py batch PICTURES --masks MASKS --out FILLS [--server http://HOST:8188 ...] [--set fills=4 ...]
-
-Without --server it starts a ComfyUI of its own. The same command again paints what is missing or has changed. Exit
-code 0: every picture is painted; 1: some are not; 2: nothing was begun; 130: interrupted. More: docs/batch.md.
-"""
+"""The command: finds the pictures, checks the servers, paints, and tells what was made. See batch/options.py."""
 
 from __future__ import annotations
 
@@ -24,15 +18,16 @@ from typing import Any
 
 import filelock
 from tqdm import tqdm
-from yarl import URL
 
-from batch import catalogue, plan, report, results, workflow
-from batch.catalogue import Catalogue, Item
+from batch import catalogue, farm, plan, report, results, workflow
+from batch.catalogue import Catalogue
 from batch.client import Client
 from batch.dispatch import Dispatch, Limits, failure
+from batch.display import Display, say
 from batch.errors import BatchError, ServerTrouble, Unsuitable
 from batch.local import LocalServer
-from batch.pairing import Source
+from batch.options import addresses, pairs, parse, shard_of
+from batch.pairing import Source, collect
 from batch.plan import Plan
 from batch.results import Results, read_lines
 from batch.worker import Worker
@@ -43,163 +38,9 @@ STATE = ".batch"
 LISTED = 20
 
 
-def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    text = __doc__ or ""
-    parser = argparse.ArgumentParser(
-        prog="run.py batch", description=text, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("pictures", type=Path, help="folder of pictures, with its subfolders")
-    parser.add_argument(
-        "--masks",
-        type=Path,
-        help="folder of masks, white where painted; default: cat_mask.png beside cat.png, or transparency",
-    )
-    parser.add_argument(
-        "--out", type=Path, required=True, help="folder for the results, one subfolder for each picture"
-    )
-    parser.add_argument(
-        "--prompts",
-        type=Path,
-        metavar="CSV",
-        help="table with the columns picture, mask, name, prompt, negative, seed and any setting",
-    )
-    parser.add_argument(
-        "--workflow",
-        type=Path,
-        default=ROOT / "workflows" / "inpaint_api.json",
-        help="in API format; default: workflows/inpaint_api.json",
-    )
-    parser.add_argument(
-        "--set",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="NAME=VALUE",
-        help="inputs of the painting node, as fills=4, or of another, as checkpoint.ckpt_name=FILE",
-    )
-    parser.add_argument(
-        "--node",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="ROLE=NODE",
-        help=f"id or title of a node where it cannot be told: {', '.join(workflow.ROLES)}",
-    )
-    parser.add_argument(
-        "--outputs", nargs="+", choices=workflow.OUTPUTS, help="what to keep; default: what the workflow saves"
-    )
-    parser.add_argument("--seed", type=int, help="from which each picture's own seed is made; default: the workflow's")
-    parser.add_argument(
-        "--server",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="URL",
-        help="ComfyUI servers; default: one is started here",
-    )
-    parser.add_argument("--models", type=Path, help="folder of models for the server that is started here")
-    parser.add_argument("--attempts", type=int, default=3, help="for each picture (default 3)")
-    parser.add_argument(
-        "--timeout",
-        type=float,
-        default=600.0,
-        help="seconds without progress after which a picture is taken away from a server (default 600)",
-    )
-    parser.add_argument(
-        "--patience", type=float, default=300.0, help="seconds to wait while no server answers (default 300)"
-    )
-    parser.add_argument("--skip", action="store_true", help="leave out pictures with problems and unsuitable servers")
-    parser.add_argument("--reread", action="store_true", help="read files again whose size and times are as before")
-    parser.add_argument("--dry-run", action="store_true", help="tell what would be done, and check the servers named")
-    parser.add_argument(
-        "--summary", action="store_true", help="write the list and the pages of what is there, paint nothing"
-    )
-    parser.add_argument("--shard", metavar="I/N", help="paint part I of N, counted from 0, for arrays of jobs")
-    options = parser.parse_args(argv)
-    if options.attempts < 1:
-        parser.error("--attempts: expected at least 1")
-    if options.timeout <= 0 or options.patience < 0:
-        parser.error("--timeout and --patience: expected seconds")
-    return options
-
-
-def pairs(texts: Sequence[str], what: str) -> list[tuple[str, str]]:
-    """NAME=VALUE arguments. Raises BatchError."""
-    for text in texts:
-        if "=" not in text:
-            raise BatchError(f"expected {what} NAME=VALUE, found {text!r}")
-    return [(text.split("=", 1)[0].strip(), text.split("=", 1)[1]) for text in texts]
-
-
-def addresses(texts: Sequence[str]) -> list[str]:
-    """Servers as URLs, each once. Raises BatchError."""
-    found = []
-    for text in texts:
-        try:
-            url = URL(text if "://" in text else f"http://{text}")
-            valid = url.scheme in ("http", "https") and bool(url.host) and not url.query_string and bool(url.port)
-        except ValueError:
-            valid = False
-        if not valid:
-            raise BatchError(f"expected a server as http://HOST:8188, found {text!r}")
-        found.append(str(url).rstrip("/"))
-    return list(dict.fromkeys(found))
-
-
-def shard_of(text: str | None) -> tuple[int, int] | None:
-    """I/N as numbers. Raises BatchError."""
-    if text is None:
-        return None
-    found = re.fullmatch(r"(\d+)/(\d+)", text)
-    if not found or not int(found[1]) < int(found[2]):
-        raise BatchError(f"expected --shard I/N with I from 0 to N - 1, found {text!r}")
-    return int(found[1]), int(found[2])
-
-
 def pack_version() -> str:
     found = re.search(r'^version = "([^"]+)"', (ROOT / "pyproject.toml").read_text("utf-8"), re.MULTILINE)
     return found[1] if found else "unknown"
-
-
-def say(text: str) -> None:
-    tqdm.write(text, file=sys.stderr)
-
-
-class Display:
-    """A bar with rate and time left, and lines of what happens."""
-
-    def __init__(self, total: int, workers: Sequence[Worker]) -> None:
-        # Into a file a line now and then is enough.
-        wait = 0.2 if sys.stderr.isatty() else 10.0
-        self._bar = tqdm(
-            total=total, unit="picture", smoothing=0.05, mininterval=wait, dynamic_ncols=True, file=sys.stderr
-        )
-        self._workers, self._failed = workers, 0
-
-    def done(self, item: Item, worker: Worker) -> None:
-        self._bar.update(1)
-
-    def failed(self, item: Item) -> None:
-        self._failed += 1
-        self._bar.update(1)
-        say(f"{item.name} has failed: {item.reason}")
-
-    def say(self, text: str) -> None:
-        say(text)
-
-    async def follow(self) -> None:
-        """Shows the servers at work, and how far each is."""
-        while True:
-            up = [worker for worker in self._workers if worker.up.is_set()]
-            shares = [f"{100 * max((t.share for t in worker.jobs.values()), default=0):.0f} %" for worker in up[:8]]
-            failed = f", {self._failed} failed" if self._failed else ""
-            self._bar.set_postfix_str(
-                f"{len(up)} of {len(self._workers)} servers: {' '.join(shares)}{failed}", refresh=False
-            )
-            await asyncio.sleep(1)
-
-    def close(self) -> None:
-        self._bar.close()
 
 
 @dataclass(frozen=True)
@@ -214,14 +55,23 @@ class Job:
 
     @property
     def state(self) -> Path:
-        """The command's own folder in the output folder; of a shard its own."""
+        """The command's own folder in the output folder; a shard and a farm's part have others."""
+        if self.options.part:
+            return Path(self.options.parts / self.options.part)
         shard = self.source.shard
         return self.source.out / STATE / ("all" if shard is None else f"{shard[0]}-of-{shard[1]}")
 
     @property
-    def lines(self) -> str:
+    def lines(self) -> Path:
+        if self.options.part:
+            return self.state / results.LINES
         shard = self.source.shard
-        return results.LINES if shard is None else f"batch-{shard[0]}-of-{shard[1]}.jsonl"
+        return self.source.out / (results.LINES if shard is None else f"batch-{shard[0]}-of-{shard[1]}.jsonl")
+
+    @property
+    def is_all(self) -> bool:
+        """Whether it is about all pictures, not a part of them."""
+        return self.source.shard is None and not self.options.part
 
 
 def prepare(options: argparse.Namespace) -> Job:
@@ -273,6 +123,10 @@ def look(job: Job, base: Catalogue, kept: Results) -> Plan:
 
     workers = min(8, os.cpu_count() or 1)
     try:
+        if job.options.part:
+            farm.read_part(job.options.parts / f"{job.options.part}.jsonl", base)
+        else:
+            collect(job.source, base)
         found = plan.make(job.source, base, kept, job.flow, job.base_seed, workers, job.options.reread, step)
     finally:
         if bar is not None:
@@ -281,7 +135,7 @@ def look(job: Job, base: Catalogue, kept: Results) -> Plan:
     if found.unused:
         some = ", ".join(found.unused[:5]) + (", ..." if len(found.unused) > 5 else "")
         say(f"{len(found.unused)} masks without a picture: {some}")
-    if found.total == 0 and job.source.shard is None:
+    if found.total == 0 and job.is_all:
         raise BatchError(f"expected pictures in {job.source.pictures}, found none")
     return found
 
@@ -390,7 +244,7 @@ def summarise(job: Job, base: Catalogue, kept: Results) -> bool:
         (catalogue.WAITING, "are left"),
     ):
         counts += f", {base.count(state)} {words}" if base.count(state) else ""
-    if job.source.shard is None:
+    if job.is_all:
         page = report.write(job.source.out, read_lines(kept.lines), total, counts + ".")
         say(f"{counts}: {page}")
     else:
@@ -419,7 +273,7 @@ def work(job: Job, base: Catalogue, kept: Results) -> int:
         return 0 if found.waiting + found.problems == 0 else 1
     if options.summary:
         return 0 if summarise(job, base, kept) else 1
-    if found.problems and not options.skip:
+    if found.problems and not (options.skip or options.part):
         raise BatchError(
             f"expected pictures with masks, found {found.problems} problems (see above). Nothing was painted: correct them, "
             "or add --skip to paint the others"
@@ -427,7 +281,10 @@ def work(job: Job, base: Catalogue, kept: Results) -> int:
     stopped: BaseException | None = None
     if found.waiting:
         try:
-            asyncio.run(paint(job, base, kept, found))
+            if options.farm:
+                paint_on_farm(job, base, kept)
+            else:
+                asyncio.run(paint(job, base, kept, found))
         except (BatchError, OSError, KeyboardInterrupt, asyncio.CancelledError) as reason:
             stopped = reason
     if (
@@ -442,7 +299,21 @@ def work(job: Job, base: Catalogue, kept: Results) -> int:
         return 130
     if stopped is not None:
         say(f"error: {stopped}")
+    if options.part:
+        # A failed picture is reported: the engine need not repeat the job for it.
+        return 1 if base.count(catalogue.WAITING) else 0
     return 0 if complete else 1
+
+
+def paint_on_farm(job: Job, base: Catalogue, kept: Results) -> None:
+    """Raises BatchError where some jobs did not end well."""
+    try:
+        farm.paint(job.options, job.servers, base, job.state.parent / "farm")
+    finally:
+        for item in base.items(catalogue.WAITING):
+            record = kept.record(item.name)
+            if record is not None and record.get("key") == item.key:
+                base.update(item, state=catalogue.DONE)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

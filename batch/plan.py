@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from batch import catalogue
 from batch.catalogue import Catalogue, Item
 from batch.errors import BatchError
-from batch.pairing import Facts, Source, collect, study
+from batch.pairing import Facts, Source, study
 from batch.results import Results
 from batch.workflow import Workflow
 
@@ -43,8 +43,7 @@ def make(
     again: bool = False,
     step: Callable[[int, int], None] | None = None,
 ) -> Plan:
-    """Fills the catalogue. again: reads files that were not touched, too. step(number, total): called for every picture."""
-    collect(source, base)
+    """Checks the pairs in the catalogue. again: reads files that were not touched, too. step(number, total): called for every picture."""
     plan, identity = Plan(total=base.count()), workflow.identity
     plan.problems = base.count(catalogue.PROBLEM)
     new = base.count(catalogue.NEW)

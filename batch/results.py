@@ -18,10 +18,10 @@ RECORD, STRIP, LINES = "record.json", "strip.jpg", "batch.jsonl"
 
 
 class Results:
-    """out: the output folder. state: the command's own folder in it."""
+    """out: the output folder. state: the command's own folder in it. lines: file of the list."""
 
-    def __init__(self, out: Path, state: Path, lines: str = LINES) -> None:
-        self.out, self._scratch, self.lines = out, state / "part", out / lines
+    def __init__(self, out: Path, state: Path, lines: Path | None = None) -> None:
+        self.out, self._scratch, self.lines = out, state / "part", lines or out / LINES
         shutil.rmtree(self._scratch, ignore_errors=True)  # of a command that was killed
         self._scratch.mkdir(parents=True, exist_ok=True)
 
