@@ -346,12 +346,11 @@ def batch_python() -> str:
 
 def batch(arguments: Sequence[str]) -> int:
     """Servers that are named need no ComfyUI here; a farm's engine is in an environment of its own."""
-    farm = any(argument.split("=")[0] == "--farm" for argument in arguments)
-    named = any(argument.split("=")[0] in ("--server", "--summary", "-h", "--help") for argument in arguments)
-    if farm or (named and not os.environ.get("COMFYUI_PATH") and not (HOST / "packages.stamp").exists()):
-        return call([batch_python(), "-m", "batch", *arguments])
-    host = find_host()
-    return call([host.python, "-m", "batch", *arguments], host.env())
+    flags = {argument.split("=")[0] for argument in arguments}
+    prepared = bool(os.environ.get("COMFYUI_PATH")) or (HOST / "packages.stamp").exists()
+    host = find_host() if prepared or not flags & {"--server", "--summary", "--dry-run", "-h", "--help"} else None
+    python = batch_python() if host is None or "--farm" in flags else host.python
+    return call([python, "-m", "batch", *arguments], host.env() if host else None)
 
 
 # --- a host of the user ---

@@ -198,13 +198,18 @@ class Dispatch:
     async def _take(self, worker: Worker) -> Item | None:
         """The next picture for a server, as soon as there is one; None where the server has gone."""
         while worker.up.is_set():
-            item = self.base.take(worker.name, worker.below)
+            item = None if self._leaves_to_others(worker) else self.base.take(worker.name, worker.below)
             if item is not None:
                 self._busy += 1
                 return item
             # What others work on may come back.
             await is_set(self._changed, 1.0)
         return None
+
+    def _leaves_to_others(self, worker: Worker) -> bool:
+        """Whether a server that has a picture leaves the last ones to whichever server is free first."""
+        others = sum(other.up.is_set() for other in self.workers if other is not worker)
+        return bool(worker.jobs) and 0 < others and self.base.count(catalogue.WAITING) <= others
 
     async def _paint(self, worker: Worker, item: Item) -> None:
         seed = self.workflow.seed_for(item, self.base_seed)

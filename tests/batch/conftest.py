@@ -52,7 +52,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Servers are looked for at once, and answers are not waited for long."""
     monkeypatch.setattr(dispatch, "FIRST_LOOK", 0.05)
     monkeypatch.setattr(dispatch, "LAST_LOOK", 0.1)
-    monkeypatch.setattr(client, "ANSWER", 0.7)
+    monkeypatch.setattr(client, "ANSWER", 2.0)
     monkeypatch.setattr(worker, "LOOK", 0.2)
 
 

@@ -228,7 +228,7 @@ def test_a_server_that_does_not_answer_at_all_is_taken_for_dead(
     frozen = stubs(seconds=0.02)
 
     def freezes(data: bytes) -> str | None:
-        frozen._loop.call_soon(time.sleep, 2.0)  # the whole server, not only the prompt
+        frozen._loop.call_soon(time.sleep, 4.0)  # the whole server, not only the prompt
         return HANG
 
     frozen.verdict = freezes
