@@ -6,8 +6,8 @@ import argparse
 import asyncio
 import contextlib
 import os
-import re
 import signal
+import sqlite3
 import sys
 import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -32,15 +32,10 @@ from batch.plan import Plan
 from batch.results import Results, read_lines
 from batch.worker import Worker
 from batch.workflow import Workflow
+from tools.comfy_server import pack_version
 
-ROOT = Path(__file__).resolve().parent.parent
 STATE = ".batch"
 LISTED = 20
-
-
-def pack_version() -> str:
-    found = re.search(r'^version = "([^"]+)"', (ROOT / "pyproject.toml").read_text("utf-8"), re.MULTILINE)
-    return found[1] if found else "unknown"
 
 
 @dataclass(frozen=True)
@@ -293,12 +288,12 @@ def work(job: Job, base: Catalogue, kept: Results) -> int:
         and not base.count(catalogue.FAILED)
     ):
         raise stopped
-    complete = summarise(job, base, kept)
-    if isinstance(stopped, (KeyboardInterrupt, asyncio.CancelledError)):
-        say("interrupted: the same command goes on where it stopped")
-        return 130
+    interrupted = isinstance(stopped, (KeyboardInterrupt, asyncio.CancelledError))
     if stopped is not None:
-        say(f"error: {stopped}")
+        say("interrupted: the same command goes on where it stopped" if interrupted else f"error: {stopped}")
+    complete = summarise(job, base, kept)
+    if interrupted:
+        return 130
     if options.part:
         # A failed picture is reported: the engine need not repeat the job for it.
         return 1 if base.count(catalogue.WAITING) else 0
@@ -324,6 +319,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(f"error: {error}")
     except OSError as error:
         say(f"error: a file operation failed: {error}. Check permissions and disk space, then run this again")
+    except sqlite3.Error as error:
+        say(f"error: the database in {STATE}/ cannot be used: {error}. Check disk space, also of the temporary folder")
     except KeyboardInterrupt:
         say("interrupted")
         return 130

@@ -7,6 +7,7 @@ the results tell, and the database can be deleted at any time.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import sqlite3
@@ -107,7 +108,8 @@ class Catalogue:
         return self
 
     def __exit__(self, *reason: object) -> None:
-        self._base.execute("COMMIT")
+        with contextlib.suppress(sqlite3.OperationalError):  # a full disk: files are read again next time
+            self._base.execute("COMMIT")
         self._base.close()
 
     def begin(self) -> None:
@@ -115,8 +117,9 @@ class Catalogue:
 
     def save(self) -> None:
         """Writes what was learnt of files to disk."""
-        self._base.execute("COMMIT")
-        self.begin()
+        with contextlib.suppress(sqlite3.OperationalError):  # a full disk; the transaction stays open
+            self._base.execute("COMMIT")
+            self.begin()
 
     # --- files ---
 
@@ -212,6 +215,11 @@ class Catalogue:
             return int(self._base.execute("SELECT COUNT(*) FROM item").fetchone()[0])
         query = f"SELECT COUNT(*) FROM item WHERE state IN ({', '.join('?' * len(states))})"
         return int(self._base.execute(query, states).fetchone()[0])
+
+    def waiting(self, most: int) -> int:
+        """How many items wait, counted up to a number."""
+        query = "SELECT COUNT(*) FROM (SELECT 1 FROM item WHERE state = ? LIMIT ?)"
+        return int(self._base.execute(query, (WAITING, most)).fetchone()[0])
 
     # --- pictures that failed in earlier runs ---
 

@@ -188,7 +188,7 @@ class Dispatch:
         """Wakes the slots that wait for a picture, and ends the work where none is left."""
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
-        if self._busy == 0 and self.base.count(catalogue.WAITING) == 0 and not self._end.done():
+        if self._busy == 0 and not self.base.waiting(1) and not self._end.done():
             self._end.set_result(None)
 
     def _give_up(self, reason: str) -> None:
@@ -209,7 +209,7 @@ class Dispatch:
     def _leaves_to_others(self, worker: Worker) -> bool:
         """Whether a server that has a picture leaves the last ones to whichever server is free first."""
         others = sum(other.up.is_set() for other in self.workers if other is not worker)
-        return bool(worker.jobs) and 0 < others and self.base.count(catalogue.WAITING) <= others
+        return bool(worker.jobs) and 0 < others and self.base.waiting(others + 1) <= others
 
     async def _paint(self, worker: Worker, item: Item) -> None:
         seed = self.workflow.seed_for(item, self.base_seed)

@@ -83,7 +83,17 @@ def _snakemake(options: argparse.Namespace, servers: Sequence[str], run: Path) -
     (run / "config.json").write_text(json.dumps(config), "utf-8")
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(Path(__file__).with_name("Snakefile"))]
     command += ["--directory", str(run), "--configfile", str(run / "config.json"), "--executor", options.farm]
-    command += ["--jobs", str(options.jobs), "--retries", str(RETRIES), "--keep-going", "--quiet", "rules"]
+    command += [
+        "--jobs",
+        str(options.jobs),
+        "--retries",
+        str(RETRIES),
+        "--keep-going",
+        "--quiet",
+        "host",
+        "reason",
+        "rules",
+    ]
     child = subprocess.Popen([*command, *options.engine])
     try:
         code = child.wait()

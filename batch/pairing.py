@@ -42,7 +42,11 @@ class Source:
 
 def walk(folder: Path, leave: set[Path]) -> Iterator[tuple[str, list[str]]]:
     """Subfolders, as relative posix paths, with the sorted names of their pictures. Hidden ones are passed over."""
-    for root, folders, files in os.walk(folder):
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for root, folders, files in os.walk(folder, onerror=fail):
         here = Path(root)
         folders[:] = sorted(name for name in folders if name[0] != "." and here / name not in leave)
         relative = here.relative_to(folder).as_posix()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -52,6 +53,12 @@ def locate_host() -> tuple[Path, str]:
         return Path(os.environ["COMFYUI_PATH"]).resolve(), python or sys.executable
     venv = ROOT / ".host" / "venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     return ROOT / ".host" / "ComfyUI", python or str(venv)
+
+
+def pack_version() -> str:
+    """The pack's version, as in pyproject.toml."""
+    found = re.search(r'^version = "([^"]+)"', (ROOT / "pyproject.toml").read_text("utf-8"), re.MULTILINE)
+    return found[1] if found else "unknown"
 
 
 @cache

@@ -14,30 +14,24 @@ import argparse
 import asyncio
 import contextlib
 import json
-import re
 import sys
 import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
-ROOT = Path(__file__).resolve().parent.parent
+from tools.comfy_server import pack_version
+
 INPUTS = {
     "CheckpointLoaderSimple": {"ckpt_name": [["vipaint_toy.safetensors"], {}]},
     "VIPaintInpaint": {name: ["INT", {}] for name in ("seed", "cfg", "fills", "preset")},
 }
 # What a server may do with a picture in place of painting it.
 OUT_OF_MEMORY, ERROR, HANG, DIE = "out of memory", "error", "hang", "die"
-
-
-def pack_version() -> str:
-    found = re.search(r'^version = "([^"]+)"', (ROOT / "pyproject.toml").read_text("utf-8"), re.MULTILINE)
-    return found[1] if found else "unknown"
 
 
 @dataclass
