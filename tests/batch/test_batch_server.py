@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import shutil
@@ -21,7 +22,7 @@ from PIL import Image
 from batch import pictures
 from batch.__main__ import main
 from benchmarks.toy_prior import CHECKPOINT
-from tools.comfy_server import ROOT, ComfyServer
+from tools.comfy_server import ROOT, ComfyServer, pack_version
 from tools.demo import draw_input
 
 pytestmark = pytest.mark.host
@@ -342,3 +343,38 @@ def test_without_a_server_one_is_started_and_ended(
     assert len(found) == 2 and all_whole(portraits.out) and visible_is_unchanged(portraits, "p00")
     with pytest.raises(OSError, match="refused"):
         urllib.request.urlopen(f"{found[0]['server']}/system_stats", timeout=5)
+
+
+def test_the_server_s_routes_reach_the_files_of_a_job_and_no_others(server: ComfyServer) -> None:
+    """The names that scripts give are 32 hexadecimal digits, and links lead nowhere."""
+    assert server.base is not None
+    job = "0123456789abcdef" * 2
+    folders = [server.base / "input/vipaint_batch" / job, server.base / "output/vipaint_batch" / job]
+    folders.append(server.base / "models/vipaint/batch" / job)
+    for folder in folders:
+        folder.mkdir(parents=True)
+        (folder / "posterior_00001_.safetensors").write_bytes(b"fit")
+    outside = server.base / "outside"
+    outside.mkdir()
+    (outside / "kept").touch()
+    (server.base / "output/vipaint_batch" / ("f" * 32)).symlink_to(outside)
+
+    def ask(path: str, method: str = "GET") -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+        connection.request(method, path)
+        answer = connection.getresponse()
+        found = answer.status, answer.read()
+        connection.close()
+        return found
+
+    assert ask(f"/vipaint/jobs/{job}/posterior") == (200, b"fit")
+    for name in ("..", "%2e%2e", "x" * 32, job[:-1], f"{job}%2f..", job.upper()):
+        assert ask(f"/vipaint/jobs/{name}/posterior")[0] == 404, name
+        assert ask(f"/vipaint/jobs/{name}", "DELETE")[0] in (404, 405), name
+    assert ask(f"/vipaint/jobs/{'f' * 32}", "DELETE")[0] == 200 and (outside / "kept").exists()
+    assert all(folder.exists() for folder in folders)
+    assert ask(f"/vipaint/jobs/{job}", "DELETE")[0] == 200 and not any(folder.exists() for folder in folders)
+    assert ask(f"/vipaint/jobs/{job}/posterior")[0] == 404
+    (server.base / "output/vipaint_batch" / ("f" * 32)).unlink()
+    version = json.loads(ask("/vipaint/version")[1])
+    assert version["version"] == pack_version() and len(version["source"]) == 16
