@@ -400,6 +400,7 @@ def find_host() -> Host:
 def test(host: Host, arguments: Sequence[str]) -> int:
     if os.environ.get("COMFYUI_PATH"):
         require_modules(host.python, ["pytest", "ruff", "mypy", "hypothesis", "matplotlib"], DEV_REQUIREMENTS.name)
+    batch_python()  # now, and not while a test waits for it
     checks = (["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"], ["pytest", "-q", *arguments])
     for check in checks:
         say(" ".join(check))

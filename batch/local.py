@@ -14,6 +14,7 @@ from tools.comfy_server import ROOT, ComfyServer, locate_host
 
 # A server that ends so often, however, is not started again.
 STARTS = 5
+TOY = "vipaint_toy.safetensors"
 
 
 class LocalServer:
@@ -107,7 +108,6 @@ def has_pack(comfyui: Path) -> bool:
 
 def toy_checkpoints(prompt: Prompt) -> list[Path]:
     """The toy model of the repository where a workflow names it."""
-    from benchmarks.toy_prior import CHECKPOINT
-
-    named = any(node["inputs"].get("ckpt_name") == CHECKPOINT.name for node in prompt.values())
-    return [CHECKPOINT] if named and CHECKPOINT.is_file() else []
+    if not any(node["inputs"].get("ckpt_name") == TOY for node in prompt.values()):
+        return []
+    return [file for depth in ("*", "*/*") for file in ROOT.glob(f"{depth}/{TOY}")][:1]

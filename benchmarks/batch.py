@@ -25,8 +25,8 @@ import numpy as np
 import psutil
 from PIL import Image
 
-from benchmarks.host import ROOT
 from benchmarks.report import QUICK, RESULTS, markdown, provenance, write_csv
+from tools.comfy_server import ROOT
 
 SERVERS = (1, 2, 4)
 LEFT = 10  # pictures to paint when the command goes on

@@ -27,7 +27,7 @@ PACK = Path(__file__).resolve().parent.parent
 UPLOADS, POSTERIORS = "vipaint_batch", "batch"
 _JOB = "{job:[0-9a-f]{32}}"
 # Folders whose code paints nothing.
-_SCRIPTS = ("batch", "benchmarks", "docs", "output", "tests", "tools", "workflows")
+_SCRIPTS = ("batch", "benchmarks", "docs", "output", "tests", "tools", "toy_prior", "workflows")
 
 
 @cache

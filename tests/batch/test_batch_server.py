@@ -21,13 +21,13 @@ from PIL import Image
 
 from batch import pictures
 from batch.__main__ import main
-from benchmarks.toy_prior import CHECKPOINT
+from batch.local import TOY, toy_checkpoints
 from tools.comfy_server import ROOT, ComfyServer, pack_version
-from tools.demo import draw_input
 
 pytestmark = pytest.mark.host
 
 SIDE = 64
+(CHECKPOINT,) = toy_checkpoints({"checkpoint": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": TOY}}})
 # Servers share the cores of a small machine; while one waits the other can start.
 FRUGAL = {"OMP_NUM_THREADS": "1"}
 SECONDS = 0.7
@@ -72,16 +72,24 @@ def slow(tmp_path: Path) -> Path:
     return tmp_path / "slow.json"
 
 
+def draw(number: int, side: int) -> tuple[Image.Image, Image.Image]:
+    """A picture of soft colours that no other number has, and a mask of its right half."""
+    pixels = np.random.default_rng(number).integers(0, 255, (4, 4, 3), np.uint8)
+    mask = Image.new("L", (side, side))
+    mask.paste(255, (side // 2, 0, side, side))
+    return Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC), mask.convert("RGB")
+
+
 @pytest.fixture
 def portraits(tmp_path: Path) -> SimpleNamespace:
-    """Folders for portraits with hidden right halves: `fill(n)`, `add(name, side)`."""
+    """Folders for pictures with hidden right halves: `fill(n)`, `add(name, number, side)`."""
     made = SimpleNamespace(pictures=tmp_path / "in", masks=tmp_path / "masks", out=tmp_path / "out")
     for path in (made.pictures, made.masks):
         path.mkdir()
 
     def add(name: str, number: int, side: int = SIDE) -> None:
-        for place, image in zip((made.pictures, made.masks), draw_input(number, "right"), strict=True):
-            image.resize((side, side), Image.Resampling.NEAREST).save(place / name)
+        for place, image in zip((made.pictures, made.masks), draw(number, side), strict=True):
+            image.save(place / name)
 
     made.add = add
     made.fill = lambda count: [add(f"p{number:02}.png", number) for number in range(count)]
@@ -216,7 +224,7 @@ def test_odd_pictures_are_painted_and_bad_ones_are_named(
 ) -> None:
     for number, name in enumerate(("deep", "turned", "odd", "clear", "cmyk", "corrupt", "small", "empty")):
         portraits.add(f"{name}.png", number, 64)
-    picture, mask = (image.resize((64, 64)) for image in draw_input(1, "right"))
+    picture, mask = draw(1, 64)
     grey = np.asarray(picture.convert("L")).astype(np.uint16) * 257
     Image.fromarray(grey).save(portraits.pictures / "deep.png")
     exif = Image.Exif()
