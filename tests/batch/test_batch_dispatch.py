@@ -18,6 +18,7 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
+from tools import comfy_stub
 from tools.comfy_stub import DIE, ERROR, HANG, OUT_OF_MEMORY, Stub
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -65,6 +66,7 @@ def test_every_picture_is_painted_once_two_at_a_time(folder: SimpleNamespace, ca
         )
         assert line["passes"] == 8 and line["attempts"] == 1 and line["versions"]["vipaint"]
     assert len({line["seed"] for line in found.lines.values()}) == 12
+    assert "12/12 [" in found.said and ("picture/s" in found.said or "s/picture" in found.said)
     assert whole(folder.out)
 
 
@@ -384,6 +386,23 @@ def test_a_password_in_an_address_is_never_shown(folder: SimpleNamespace, call: 
     assert found.code == 0
     kept = "".join(path.read_text("utf-8", errors="replace") for path in folder.out.rglob("*") if path.is_file())
     assert "secret" not in found.said + kept and found.rows[0]["server"] == server.url
+
+
+def test_names_that_a_server_gives_are_no_paths_here(
+    folder: SimpleNamespace, call: Call, stubs: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.fill(1)
+    outputs = comfy_stub._outputs
+
+    def hostile(name: str, prompt: dict[str, object]) -> dict[str, object]:
+        found = outputs(name, prompt)
+        return {"images": [{**image, "filename": "../../../evil.png"} for image in found["images"]]}
+
+    monkeypatch.setattr(comfy_stub, "_outputs", hostile)
+    before = {path for path in tmp_path.rglob("*") if folder.out not in path.parents}
+    assert call("--server", stubs().url).code == 0
+    assert {path for path in tmp_path.rglob("*") if folder.out not in path.parents} == before | {folder.out}
+    assert {path.name for path in folder.out.iterdir()} == {"p0", "index.html", "batch.jsonl", ".batch"}
 
 
 @pytest.mark.parametrize("address", ["ftp://host:1", "http://", "http://host:notaport", "host:8188?x=1"])

@@ -1,0 +1,36 @@
+"""The benchmark of the command in small, and what it complains about."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import batch
+
+
+def test_a_run_paints_all_and_is_watched(tmp_path: Path) -> None:
+    batch.make_inputs(tmp_path, 24)
+    found = batch.run(tmp_path, tmp_path / "out", 2, 0.05)
+    assert found.painted == 24 and [server["kept"] for server in found.servers] == [0, 0]
+    assert 24 * 0.05 / 2 <= found.painting < found.whole
+    counts = [count for count, _ in found.memory]
+    assert counts == sorted(counts) and counts[-1] <= 24 and all(memory > 1 for _, memory in found.memory)
+
+
+def test_growth_is_the_slope_over_the_pictures() -> None:
+    flat = [(count, 60.0) for count in range(0, 10_000, 100)]
+    assert batch.growth(flat, 10_000) == pytest.approx(0, abs=1e-9)
+    assert batch.growth([(count, 60 + count / 500) for count, _ in flat], 10_000) == pytest.approx(2)
+    # What is taken at the beginning does not count.
+    assert batch.growth([(count, 60 - 40 * (count < 2000)) for count, _ in flat], 10_000) == pytest.approx(0, abs=1e-9)
+    assert batch.at([(0, 10.0), (90, 20.0), (100, 30.0)], 99) == 30.0
+
+
+def test_complaints_name_what_is_not_as_asked_for() -> None:
+    good = {"servers": 4, "times_one_server": 3.9, "overhead": 0.02, "growth_mb_per_1000": 0.3}
+    again = [{"run": "all but 10 done", "seconds": 3.0}, {"run": "all done, --reread", "seconds": 300.0}]
+    assert not batch.complaints([good], again)
+    for change in ({"times_one_server": 3.7}, {"overhead": 0.06}, {"growth_mb_per_1000": 1.5}):
+        assert len(batch.complaints([{**good, **change}], again)) == 1
+    assert batch.complaints([good], [{"run": "all but 10 done", "seconds": 21.0}]) == ["all but 10 done: 21.0 s"]
