@@ -99,7 +99,8 @@ def watch(child: subprocess.Popen[str], lines: Path) -> list[tuple[int, float]]:
                 file.seek(place)
                 data = file.read()
             place, count = place + len(data), count + data.count(b"\n")
-        found.append((count, memory))
+        if memory:  # a process that has just ended has none
+            found.append((count, memory))
         time.sleep(0.25)
     child.wait()
     return found
