@@ -38,9 +38,10 @@ class _NamedServer(aiohttp.TCPConnector):
 
 @dataclass
 class Tracker:
-    """What the websocket tells of one prompt. passes: progress of the painting nodes, by node."""
+    """What the websocket tells of one prompt. news: set when it is time to look. passes: of the painting nodes, by node."""
 
-    finished: asyncio.Event = field(default_factory=asyncio.Event)
+    finished: bool = False
+    news: asyncio.Event = field(default_factory=asyncio.Event)
     running: bool = False
     heard: float = field(default_factory=time.monotonic)
     passes: dict[str, int] = field(default_factory=dict)
@@ -221,6 +222,9 @@ class Client:
             pass  # the history tells what the websocket would have told
         finally:
             self.listening = False
+            # The server may have died.
+            for tracker in self.trackers.values():
+                tracker.news.set()
 
     def _hear(self, message: Mapping[str, Any]) -> None:
         data = message.get("data")
@@ -235,7 +239,8 @@ class Client:
         elif kind == "progress":
             self._note(tracker, str(data.get("node")), data.get("value"), data.get("max"))
         if kind == "executing" and data.get("node") is None:
-            tracker.finished.set()
+            tracker.finished = True
+            tracker.news.set()
         else:
             tracker.running = True
 

@@ -156,14 +156,15 @@ class Worker:
         """The history entry of a finished prompt."""
         while True:
             look = LOOK if self.client.listening else LOOK_BLIND
-            await is_set(tracker.finished, look)
+            await is_set(tracker.news, look)
+            tracker.news.clear()
             said_so = time.monotonic()
-            while (entry := await self.client.history(prompt_id)) is None and tracker.finished.is_set():
+            while (entry := await self.client.history(prompt_id)) is None and tracker.finished:
                 if time.monotonic() - said_so > RECORDED:
                     raise ServerTrouble("it said that the prompt is finished and has no record of it")
                 await asyncio.sleep(0.05)
             if entry is not None:
-                tracker.finished.set()
+                tracker.finished = True
                 return entry
             place = await self.client.place(prompt_id)
             if place is None and (entry := await self.client.history(prompt_id)) is None:
@@ -190,7 +191,7 @@ class Worker:
 
     async def _clear(self, prompt_id: str | None, job: str, tracker: Tracker) -> None:
         async def clear() -> None:
-            if prompt_id is not None and not tracker.finished.is_set():
+            if prompt_id is not None and not tracker.finished:
                 await self.client.cancel(prompt_id)
                 # Its record and its files are complete only when it has stopped.
                 while await self.client.place(prompt_id) is not None:

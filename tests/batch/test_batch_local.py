@@ -17,7 +17,6 @@ import pytest
 from batch.errors import BatchError
 from batch.local import LocalServer, has_pack, model_paths, toy_checkpoints
 from batch.options import addresses
-from tools import comfy_server
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HOST = """
@@ -40,8 +39,11 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     (folder / "models" / "vae").mkdir(parents=True)
     (folder / "main.py").write_text(HOST.format(root=str(ROOT), log=str(log)), "utf-8")
     monkeypatch.setenv("COMFYUI_PATH", str(folder))
-    monkeypatch.setenv("COMFYUI_PYTHON", sys.executable)
-    monkeypatch.setattr(comfy_server, "has_cuda", lambda python: False)
+    # Not asked for a GPU, which would import torch.
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\ncase "$*" in *torch.cuda*) exit 10;; esac\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    monkeypatch.setenv("COMFYUI_PYTHON", str(python))
     read = lambda: [int(line) for line in log.read_text().split()] if log.is_file() else []  # noqa: E731
     return SimpleNamespace(folder=folder, started=read)
 
