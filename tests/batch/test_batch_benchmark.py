@@ -28,9 +28,10 @@ def test_growth_is_the_slope_over_the_pictures() -> None:
 
 
 def test_complaints_name_what_is_not_as_asked_for() -> None:
-    good = {"servers": 4, "times_one_server": 3.9, "overhead": 0.02, "growth_mb_per_1000": 0.3}
+    good = {"servers": 4, "pictures": 10_000, "times_one_server": 3.9, "overhead": 0.02, "growth_mb_per_1000": 0.3}
     again = [{"run": "all but 10 done", "seconds": 3.0}, {"run": "all done, --reread", "seconds": 300.0}]
     assert not batch.complaints([good], again)
     for change in ({"times_one_server": 3.7}, {"overhead": 0.06}, {"growth_mb_per_1000": 1.5}):
         assert len(batch.complaints([{**good, **change}], again)) == 1
+    assert not batch.complaints([{**good, "pictures": 400, "growth_mb_per_1000": 8.0}], again)
     assert batch.complaints([good], [{"run": "all but 10 done", "seconds": 21.0}]) == ["all but 10 done: 21.0 s"]
