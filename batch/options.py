@@ -45,8 +45,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--workflow",
         type=Path,
-        default=ROOT / "workflows" / "inpaint_api.json",
-        help="in API format; default: workflows/inpaint_api.json",
+        default=ROOT / "workflows" / "api" / "inpaint.json",
+        help="in API format; default: workflows/api/inpaint.json",
     )
     parser.add_argument(
         "--set",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ..vipaint_core import FittedPosterior, posterior_method
-from . import sockets
+from . import preflight, sockets
 from .errors import names_node
 from .host.denoiser import Conditioning
 from .host.memory import AUTO
@@ -45,6 +47,10 @@ class VIPaintSample(io.ComfyNode):
             ],
             outputs=[sockets.latent_output()],
         )
+
+    @classmethod
+    def check_lazy_status(cls, **inputs: Any) -> list[str]:
+        return preflight.check_pictures(cls, inputs)
 
     @classmethod
     @names_node

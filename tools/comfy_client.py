@@ -69,7 +69,8 @@ class ComfyClient:
             body: bytes = response.read()
             return body
 
-    def _get(self, path: str, timeout: float = 30) -> Any:
+    def get(self, path: str, timeout: float = 30) -> Any:
+        """What a path of the server answers."""
         return json.loads(self._request(self.url + path, timeout))
 
     def _post(self, path: str, body: bytes, content_type: str) -> bytes:
@@ -117,7 +118,7 @@ class ComfyClient:
             self.require_alive(f"while prompt {prompt_id} ran")
             # A socket error means that the server is busy or has just died: the next round tells which.
             with contextlib.suppress(OSError):
-                entry = self._get(f"/history/{prompt_id}").get(prompt_id)
+                entry = self.get(f"/history/{prompt_id}").get(prompt_id)
                 if entry is not None:
                     require_success(entry)
                     return dict(entry)
@@ -156,11 +157,11 @@ class ComfyClient:
 
     def running(self) -> list[str]:
         """Ids of the prompts being executed."""
-        return [str(item[1]) for item in self._get("/queue")["queue_running"]]
+        return [str(item[1]) for item in self.get("/queue")["queue_running"]]
 
     def object_info(self, name: str) -> dict[str, Any]:
         """The server's description of a node class. Raises ValueError where it has none of that name."""
-        found = self._get(f"/object_info/{urllib.parse.quote(name)}").get(name)
+        found = self.get(f"/object_info/{urllib.parse.quote(name)}").get(name)
         if found is None:
             raise ValueError(f"ComfyClient: expected a node {name!r}, the server has none. Log:\n{self.tail()}")
         return dict(found)

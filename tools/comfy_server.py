@@ -181,7 +181,7 @@ class ComfyServer(ComfyClient):
         while True:
             self.require_alive("at its start")
             try:
-                self._get("/system_stats", timeout=5)
+                self.get("/system_stats", timeout=5)
                 return
             except OSError:
                 pass

@@ -692,9 +692,11 @@ def api_form(template: Template) -> dict[str, Any]:
     nodes = {name: node for name, node in template.nodes.items() if name != "choose"}
     masked = any(node.inputs.get("mask") == ["picture", 1] for node in nodes.values())
     every = template.nodes["choose"].inputs["images"]
-    replaced = {("choose", 1): every, ("picture", 1): ["mask", 0], ("spread", 2): ["spread", 0]}
+    replaced = {("choose", 1): every, ("picture", 1): ["mask", 0]}
     if "latent" in template.nodes["choose"].inputs:
         replaced["choose", 0] = template.nodes["choose"].inputs["latent"]
+    prefix = f"{template.nodes['save'].inputs['filename_prefix']}_uncertainty"
+    nodes["uncertainty"] = Node("SaveImage", "Save heat map", {"images": ["spread", 0], "filename_prefix": prefix})
     if masked:
         file = str(template.nodes["picture"].inputs["image"]).replace(".png", "_mask.png")
         nodes["mask"] = Node("LoadImageMask", "Mask: white is painted", {"image": file, "channel": "red"})

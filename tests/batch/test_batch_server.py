@@ -65,7 +65,7 @@ def server(start: Callable[..., ComfyServer]) -> Iterator[ComfyServer]:
 @pytest.fixture
 def slow(tmp_path: Path) -> Path:
     """The shipped workflow, in which every picture takes some time and no computing."""
-    graph = json.loads((ROOT / "workflows" / "inpaint_api.json").read_text("utf-8"))
+    graph = json.loads((ROOT / "workflows" / "api" / "inpaint.json").read_text("utf-8"))
     graph["wait"] = {"class_type": "TestWait", "inputs": {"image": ["decode", 0], "seconds": SECONDS}}
     graph["composite"]["inputs"]["fills"] = ["wait", 0]
     (tmp_path / "slow.json").write_text(json.dumps(graph), "utf-8")
@@ -171,7 +171,7 @@ def test_24_pictures_survive_a_killed_server_its_restart_and_a_killed_command(
             assert 2 < len(done) < 24 and all_whole(portraits.out)
             times = {name: (portraits.out / name / "record.json").stat().st_mtime_ns for name in done}
             for queue in (server, restarted):
-                while any(queue._get("/queue").values()):
+                while any(queue.get("/queue").values()):
                     time.sleep(0.05)
             painted = executed(server, restarted) - before + killed
             assert painted - len(done) <= 5, "in flight: two on each server, and one that was killed with its server"

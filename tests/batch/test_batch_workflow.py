@@ -13,13 +13,13 @@ from batch import workflow
 from batch.catalogue import Item
 from batch.errors import BatchError
 
-WORKFLOWS = Path(__file__).resolve().parent.parent.parent / "workflows"
+WORKFLOWS = Path(__file__).resolve().parent.parent.parent / "workflows" / "api"
 JOB = "0123456789abcdef" * 2
 
 
 @pytest.fixture
 def graph() -> dict[str, Any]:
-    return json.loads((WORKFLOWS / "inpaint_api.json").read_text("utf-8"))
+    return json.loads((WORKFLOWS / "inpaint.json").read_text("utf-8"))
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def load(tmp_path: Path, graph: Any, **options: Any) -> workflow.Workflow:
     return workflow.load(tmp_path / "w.json", **options)
 
 
-@pytest.mark.parametrize("file", sorted(WORKFLOWS.glob("*_api.json")), ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", sorted(WORKFLOWS.glob("*.json")), ids=lambda file: file.stem)
 def test_the_shipped_workflows_are_understood(file: Path) -> None:
     flow = workflow.load(file)
     assert flow.mask_from == ("file" if "mask" in flow.prompt else "none")
@@ -115,7 +115,7 @@ def test_settings_take_the_kind_of_what_they_replace(tmp_path: Path, graph: dict
 
 
 def test_dotted_inputs_of_a_node_are_reached() -> None:
-    flow = workflow.load(WORKFLOWS / "deblur_api.json", settings=[("degradation.sigma", "2"), ("restore.steps", "7")])
+    flow = workflow.load(WORKFLOWS / "deblur.json", settings=[("degradation.sigma", "2"), ("restore.steps", "7")])
     assert (
         flow.prompt["restore"]["inputs"]["degradation.sigma"] == 2.0 and flow.prompt["restore"]["inputs"]["steps"] == 7
     )
@@ -140,7 +140,7 @@ def test_outputs_that_the_workflow_lacks_are_added(tmp_path: Path, graph: dict[s
     (posterior,) = (node for node in filled.prompt.values() if node["class_type"] == "VIPaintSavePosterior")
     assert posterior["inputs"] == {"posterior": ["inpaint", 1], "filename_prefix": f"batch/{JOB}/posterior"}
     with pytest.raises(BatchError, match="expected a node that gives a posterior"):
-        workflow.load(WORKFLOWS / "deblur_api.json", outputs=("fills", "posterior"))
+        workflow.load(WORKFLOWS / "deblur.json", outputs=("fills", "posterior"))
 
 
 def test_what_makes_a_result_another_one(tmp_path: Path, graph: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ WRONG = {
     "VIPaintLoadPosterior": {"file": "missing.safetensors"},
     "VIPaintCrop": {"width": 0},
     "VIPaintComposite": {"feather": -1},
+    "VIPaintChoose": {"fills": -1},
     "VIPaintUncertainty": {"images": None},
     "VIPaintUnconditional": {"model": "sd3.safetensors"},
     "VIPaintBaseline": {"method": {"method": "magic"}},

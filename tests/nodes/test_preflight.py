@@ -66,5 +66,7 @@ def test_lazy_inputs_are_those_that_load_models(pack):
     for node in pack.NODES:
         schema = node.GET_SCHEMA()
         lazy = {socket.id for socket in schema.inputs if getattr(socket, "lazy", None)}
+        # The host loads only what a node asks for.
+        assert not lazy or set(node.check_lazy_status(**dict.fromkeys(lazy))) == lazy, schema.node_id
         if schema.node_id in ("VIPaintInpaint", "VIPaintFit", "VIPaintBaseline", "VIPaintRestore"):
             assert lazy == {"model", "positive", "negative", "vae"}

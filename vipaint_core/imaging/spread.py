@@ -23,8 +23,7 @@ ANCHORS = np.array(
     ],
     dtype=np.float32,
 )
-# Of the pixels that neighbours of one group share, how many all of a group share at least; and the fewest that tell
-# anything.
+# Of the pixels that neighbours share as a rule, how many all of a group share at least; and the fewest that tell anything.
 SHARED, FEWEST = 0.9, 0.01
 
 
@@ -32,19 +31,21 @@ def fills_per_picture(images: torch.Tensor) -> int:
     """How many of a batch of fills (N, H, W, 3) belong to each picture, all of the first one first.
 
     Fills of one picture have its visible pixels in common, bit for bit: the largest groups of equal size in which all
-    share nearly as much as neighbours do. N where neighbours share nothing.
+    share nearly as much as neighbours do as a rule. N where neighbours share nothing.
     """
     count = len(images)
     equal = torch.stack([(a == b).all(-1) for a, b in zip(images[:-1], images[1:], strict=True)]) if count > 1 else None
     if equal is None or float(equal.flatten(1).float().mean(1).max()) < FEWEST:
         return count
+    # The median: two fills may happen to be equal, and most neighbours are fills of one picture.
+    usual = float(equal.flatten(1).float().mean(1).median())
     for fills in range(count, 1, -1):
         if count % fills:
             continue
         groups = [equal[start : start + fills - 1] for start in range(0, count, fills)]
         pairs = min(float(group.flatten(1).float().mean(1).min()) for group in groups)
         whole = min(float(group.all(0).float().mean()) for group in groups)
-        if pairs >= FEWEST and whole >= SHARED * float(equal.flatten(1).float().mean(1).max()):
+        if pairs >= FEWEST and whole >= SHARED * usual:
             return fills
     return 1
 
@@ -106,7 +107,11 @@ def with_legend(pictures: torch.Tensor, full_scale: torch.Tensor) -> torch.Tenso
         shown.paste(Image.fromarray(np.tile(colours[None], (bar[1], 1, 1))), (left, top))
         for word, place, anchor in (("0", left, "la"), (f"{scale:.2g}", left + bar[0], "ra")):
             pen.text((place, top + bar[1] + 2), word, fill="white", font_size=text, anchor=anchor)
-        out.append(torch.from_numpy(np.asarray(shown).astype(np.float32) / 255))
+        # The picture beside it keeps all its digits.
+        box = slice(top - 4, height), slice(0, left + bar[0] + 5)
+        drawn = picture.clone()
+        drawn[box] = torch.from_numpy(np.asarray(shown)[box].astype(np.float32) / 255).to(picture)
+        out.append(drawn)
     return torch.stack(out).to(pictures)
 
 
