@@ -72,6 +72,7 @@ def test_nodes_do_not_overlap_and_lie_in_titled_groups(name: str) -> None:
             apart = right <= box[0] or box[2] <= left or bottom <= box[1] or box[3] <= top
             assert apart, f"{name}: {title} over {other}"
         if title == "Three steps":
+            assert all(bottom <= group["bounding"][1] for group in opened["groups"])
             continue
         around = [group["bounding"] for group in opened["groups"] if group["title"]]
         assert any(x <= left and y <= top and right <= x + w and bottom <= y + h for x, y, w, h in around), title

@@ -17,6 +17,8 @@ import select
 import shutil
 import subprocess
 import tempfile
+import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -80,13 +82,14 @@ class Browser:
     ) -> None:
         process, self._process = self._process, None
         if process is not None:
-            assert process.stdin is not None
+            assert process.stdin is not None and process.stdout is not None
             process.stdin.close()
             try:
                 process.wait(15)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+            process.stdout.close()
         shutil.rmtree(self._profile, ignore_errors=True)
 
     def _answer(self, timeout: float) -> dict[str, Any]:
@@ -118,12 +121,22 @@ class Browser:
         milliseconds = round(1000 * timeout)
         self.page(f"await page.waitForFunction({body}, args, {{timeout: {milliseconds}}})", timeout + 10, **args)
 
-    def open(self, url: str, **settings: Any) -> None:
-        """Opens the editor of a server with an empty graph. settings: of the editor, by their ids with _ for `.`."""
-        self.page("messages.length = 0; await page.goto(args.url)", url=url)
-        self.wait("app?.extensionManager?.setting && app.graph && document.querySelector('canvas')", 60)
-        for name, value in settings.items():
-            self.evaluate("await app.extensionManager.setting.set(args.name, args.value)", name=name, value=value)
+    def open(self, url: str, settings: Mapping[str, Any] | None = None) -> None:
+        """Opens the editor of a server with an empty graph. settings: of the editor, by their ids."""
+        # As for a user who has been here before: the first visit opens the templates.
+        usual = {"Comfy.TutorialCompleted": True, "Comfy.Workflow.Persist": False}
+        body = json.dumps({**usual, **(settings or {})}).encode()
+        headers = {"Content-Type": "application/json"}
+        urllib.request.urlopen(urllib.request.Request(f"{url}/api/settings", body, headers), timeout=30).close()
+        self.page("await page.goto('about:blank'); messages.length = 0; await page.goto(args.url)", url=url)
+        # Before that the editor loads the graph that it begins with.
+        self.wait(
+            "app?.vueAppReady && !app.extensionManager.spinner && app.extensionManager.workflow.activeWorkflow", 60
+        )
+
+    def set(self, name: str, value: Any) -> None:
+        """Changes a setting of the editor while it is open."""
+        self.evaluate("await app.extensionManager.setting.set(args.name, args.value)", name=name, value=value)
 
     def screenshot(self, file: Path) -> Path:
         self.page("await page.screenshot({path: args.file})", file=str(file))

@@ -25,6 +25,9 @@ GAP, TITLE, SLOT, WIDGET = 40, 34, 22, 28
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COMFY_DYNAMICCOMBO_V3")
 # Heights of what nodes show beside sockets and widgets, and widths other than the usual.
 EXTRA = {"LoadImage": 260, "PreviewImage": 300, "SaveImage": 300, "CLIPTextEncode": 80, "VIPaintChoose": 420}
+# Those that say what they did.
+EXTRA |= dict.fromkeys(("VIPaintInpaint", "VIPaintFit", "VIPaintSample", "VIPaintRestore", "VIPaintUncertainty"), 80)
+EXTRA |= {"VIPaintSavePosterior": 80}
 WIDTHS = {"VIPaintChoose": 520, "CheckpointLoaderSimple": 340, "SaveImage": 360, "PreviewImage": 360}
 HUGGING_FACE = "https://huggingface.co"
 
@@ -770,7 +773,7 @@ def graph_form(template: Template, shapes: dict[str, Shape]) -> dict[str, Any]:
             "id": len(nodes) + 1,
             "type": "MarkdownNote",
             "title": "Three steps",
-            "pos": [0, -360],
+            "pos": [0, -420],
             "size": [700, 280],
             "flags": {},
             "order": len(nodes),

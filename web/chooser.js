@@ -264,7 +264,10 @@ export class Chooser {
       const isChosen = this.chosen[this.picture]?.has(this.current + 1);
       parts.push(button(`✓ ${this.current + 1}`, `${text("choose")} (Enter)`, () => this.choose(this.current), isChosen));
     }
-    parts.push(button("⛶", text("full"), () => this.fullScreen(), Boolean(this.dialog), none));
+    const full = button("", text("full"), () => this.fullScreen(), Boolean(this.dialog), none);
+    // The editor's own icon: fonts without the character for it are common.
+    full.append(element("i", "pi pi-expand"));
+    parts.push(full);
     this.bar.replaceChildren(...parts);
   }
 

@@ -58,16 +58,23 @@ function reportRefused(errors) {
   }
 }
 
+/** Files of the input folder, as Load Image lists them; a file that is asked for and is not there would be an error. */
+async function inputFiles() {
+  const { LoadImage: loader } = await (await api.fetchApi("/object_info/LoadImage")).json();
+  const [kind, options] = loader.input.required.image;
+  return Array.isArray(kind) ? kind : options?.options ?? [];
+}
+
 /** Copies the pack's example pictures that a workflow names into the input folder, where they are not there yet. */
 async function copyExamples(graphData) {
   const graphs = [graphData, ...(graphData?.definitions?.subgraphs ?? [])];
   const nodes = graphs.flatMap((graph) => graph?.nodes ?? []).filter((node) => node?.type?.startsWith("LoadImage"));
   const wanted = new Set(nodes.map((node) => node.widgets_values?.[0]).filter((name) => EXAMPLE.test(name ?? "")));
   const copied = [];
+  const there = wanted.size ? await inputFiles() : [];
   for (const name of wanted) {
     try {
-      const there = await api.fetchApi(`/view?${new URLSearchParams({ filename: name, type: "input" })}`, { method: "HEAD" });
-      if (!there.ok) {
+      if (!there.includes(name)) {
         const picture = await fetch(new URL(`./examples/${name}`, import.meta.url));
         if (!picture.ok) throw new Error(picture.statusText);
         const form = new FormData();

@@ -1,0 +1,130 @@
+"""The pack in the editor, in a real browser."""
+
+from __future__ import annotations
+
+import pytest
+from editor import CHOOSER, Editor, node, widget
+
+from tools.templates import TEMPLATES
+
+pytestmark = pytest.mark.host
+
+CHOSEN = widget("VIPaintChoose", "chosen")
+
+
+def test_a_new_user_opens_a_template_runs_it_and_chooses(editor: Editor) -> None:
+    """From the template browser to the saved picture, with the mouse."""
+    page = editor.browser.page
+    editor.open(Comfy_TutorialCompleted=False)
+    page("await page.getByText(/^vipaint$/).first().click()")
+    page("await page.getByText('inpaint', {exact: true}).first().click()")
+    editor.browser.wait(f"{node('VIPaintChoose')} && {node('LoadImage')}.imgs?.length", 30)
+    assert editor.value("app.graph._nodes.filter((one) => one.has_errors || one.type === undefined).length") == 0
+    assert editor.value(f"{widget('CheckpointLoaderSimple', 'ckpt_name')}.value") == "vipaint_toy.safetensors"
+    editor.browser.evaluate(f"({widget('VIPaintInpaint', 'preset')}.value = 'fast', 1)")
+    editor.run_to_fills(4)
+    assert editor.value(f"{CHOOSER}.originals.length + {CHOOSER}.outlines.length + {CHOOSER}.spreads.length") == 3
+    first = editor.value(f"app.nodeOutputs[{node('SaveImage')}.id].images")
+    editor.look_at("VIPaintChoose")
+    editor.cell(3, "dblclick")
+    assert editor.value(f"{CHOSEN}.value") == "3" and editor.value(f"{CHOOSER}.isStale")
+    editor.run_to_fills(4)
+    second = editor.value(f"app.nodeOutputs[{node('SaveImage')}.id].images")
+    assert len(first) == len(second) == 1 and first != second
+    texts = editor.value(f"{node('VIPaintInpaint')}.widgets.map((one) => String(one.value)).join(' ')")
+    assert "4 fills in" in texts
+
+
+@pytest.mark.parametrize("vue", [False, True], ids=["litegraph", "vue"])
+def test_the_chooser_by_keyboard_and_mouse(editor: Editor, vue: bool) -> None:
+    editor.open(Comfy_VueNodes_Enabled=vue)
+    editor.load("inpaint", preset="fast", fills=4)
+    editor.run_to_fills(4)
+    editor.look_at("VIPaintChoose")
+    assert editor.value("document.querySelectorAll('.vipaint-chooser .cell').length") == 4
+    editor.cell(2)
+    assert editor.value("document.querySelectorAll('.vipaint-chooser .cell').length") == 1
+    assert editor.value(f"{CHOOSER}.current") == 1 and editor.value(f"{CHOOSER}.large")
+    editor.key("ArrowRight")
+    assert editor.value(f"{CHOOSER}.current") == 2
+    editor.key("4")
+    editor.key("Enter")
+    assert editor.value(f"{CHOSEN}.value") == "4"
+    editor.key("1")
+    editor.key("Shift+Enter")
+    assert editor.value(f"{CHOSEN}.value") == "1, 4"
+    editor.key("b")
+    assert editor.value("document.querySelectorAll('.vipaint-chooser .before').length") == 1
+    editor.key("f")
+    shown = "document.querySelector('.vipaint-chooser img.fill').src"
+    before = editor.value(shown)
+    editor.browser.wait(f"{shown} !== args.before", 5, before=before)
+    editor.key("f")
+    editor.key("u")
+    editor.browser.wait("document.querySelector('.vipaint-chooser img.spread')?.naturalWidth === 128", 10)
+    editor.key("o")
+    assert editor.value("document.querySelectorAll('.vipaint-chooser .outline').length") == 0
+    editor.key("+")
+    assert editor.value(f"{CHOOSER}.zoom.factor") == 1.25
+    editor.key("Escape")
+    assert editor.value("document.querySelectorAll('.vipaint-chooser .cell').length") == 4
+    assert editor.value(f"{CHOOSER}.zoom.factor") == 1
+
+
+def test_the_choice_is_kept_in_the_workflow(editor: Editor) -> None:
+    editor.load("inpaint", preset="fast", fills=2)
+    editor.run_to_fills(2)
+    editor.look_at("VIPaintChoose")
+    editor.cell(2, "dblclick")
+    kept = editor.value("app.graph.serialize()")
+    (chooser,) = (one for one in kept["nodes"] if one["type"] == "VIPaintChoose")
+    assert chooser["widgets_values"] == ["2", 0]
+    editor.open()
+    editor.browser.evaluate("await app.loadGraphData(args.kept)", kept=kept)
+    assert editor.value(f"{CHOSEN}.value") == "2" and editor.value(f"[...{CHOOSER}.chosen[0]]") == [2]
+    prompt = editor.value("(await app.graphToPrompt()).output")
+    (sent,) = (one for one in prompt.values() if one["class_type"] == "VIPaintChoose")
+    assert sent["inputs"]["chosen"] == "2" and "vipaint_chooser" not in sent["inputs"]
+
+
+def test_templates_open_as_they_are_meant(editor: Editor) -> None:
+    """No node is missing, no link is lost, and what is sent is what the template says."""
+    for template in TEMPLATES:
+        editor.load(template.name)
+        opened = editor.value("app.graph._nodes.map((one) => one.type)")
+        assert sorted(opened) == sorted(["MarkdownNote", *(one.kind for one in template.nodes.values())])
+        assert not editor.value("app.graph._nodes.filter((one) => one.has_errors).length"), template.name
+        sent = editor.value("(await app.graphToPrompt()).output")
+        numbers = {key: str(number) for number, key in enumerate(template.nodes, 1)}
+        for key, one in template.nodes.items():
+            found = sent[numbers[key]]
+            assert found["class_type"] == one.kind
+            for socket, value in one.inputs.items():
+                expected = [numbers[value[0]], value[1]] if isinstance(value, list) else value
+                assert found["inputs"][socket] == expected, f"{template.name}: {key}.{socket}"
+
+
+def test_errors_name_node_and_input(editor: Editor) -> None:
+    """Found before anything is loaded: the toast says which input, and its slot is marked."""
+    editor.expected.append("400")
+    editor.load("inpaint", preset="fast")
+    editor.browser.evaluate(
+        f"({node('VIPaintInpaint')}.disconnectInput({node('VIPaintInpaint')}.findInputSlot('mask')), 1)"
+    )
+    editor.press_run()
+    editor.browser.wait("document.body.innerText.includes('VIPaint Inpaint: input mask')", 20)
+    assert editor.value(f"{node('VIPaintInpaint')}.inputs.find((one) => one.name === 'mask').hasErrors")
+    assert "CheckpointLoaderSimple" not in str(editor.server.get("/queue"))
+
+
+def test_an_error_while_running_names_the_input_too(editor: Editor) -> None:
+    """A picture without transparency has an empty mask."""
+    editor.load("inpaint", preset="fast")
+    editor.browser.evaluate(f"({widget('LoadImage', 'image')}.value = 'vipaint_blurred.png', 1)")
+    editor.load("deblur")  # copies that picture
+    editor.load("inpaint", preset="fast")
+    editor.browser.evaluate(f"({widget('LoadImage', 'image')}.value = 'vipaint_blurred.png', 1)")
+    editor.press_run()
+    editor.browser.wait("document.body.innerText.includes('VIPaint Inpaint: input mask')", 30)
+    assert "MaskEditor" in editor.value("document.body.innerText")
+    assert editor.value(f"{node('VIPaintInpaint')}.inputs.find((one) => one.name === 'mask').hasErrors")
