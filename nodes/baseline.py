@@ -71,7 +71,15 @@ class VIPaintBaseline(io.ComfyNode):
             category=sockets.CATEGORY,
             description="Paints the masked area with another published method, at its authors' settings, to compare "
             "VIPaint with.",
-            search_aliases=[*BASELINES, "baseline", "comparison", "posterior sampling", "vipaint"],
+            search_aliases=[
+                *BASELINES,
+                "baseline",
+                "comparison",
+                "posterior sampling",
+                "对比方法",
+                "比較手法",
+                "vipaint",
+            ],
             inputs=[
                 *sockets.model_inputs(),
                 sockets.seed_input(),

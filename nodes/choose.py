@@ -85,7 +85,20 @@ class VIPaintChoose(io.ComfyNode):
             category=CATEGORY,
             description="Shows all fills side by side, large, before and after, with the outline of the hole and where "
             "they differ; hands on the one that is chosen. Choosing another does not paint again.",
-            search_aliases=["vipaint", "pick", "select", "compare", "gallery", "image chooser", "before after"],
+            search_aliases=[
+                "vipaint",
+                "pick",
+                "select",
+                "compare",
+                "gallery",
+                "image chooser",
+                "before after",
+                "选择",
+                "对比",
+                "選択",
+                "比較",
+                "choisir",
+            ],
             inputs=[
                 io.Image.Input("images", tooltip="Decoded fills, best those of VIPaint Composite."),
                 io.String.Input(

@@ -61,7 +61,21 @@ class VIPaintComposite(io.ComfyNode):
             category=CATEGORY,
             description="Puts fills into the original picture. Pixels where the mask is black are returned unchanged; "
             "for fills that were enlarged, the original is enlarged with them.",
-            search_aliases=["vipaint", "paste", "blend", "seam", "stitch", "colour match", "color match"],
+            search_aliases=[
+                "vipaint",
+                "paste",
+                "blend",
+                "seam",
+                "stitch",
+                "colour match",
+                "color match",
+                "mask",
+                "合成",
+                "接缝",
+                "贴回",
+                "継ぎ目",
+                "raccord",
+            ],
             inputs=[
                 io.Image.Input(
                     "fills",

@@ -21,7 +21,20 @@ class VIPaintCrop(io.ComfyNode):
             category=CATEGORY,
             description="Cuts the hole with its surroundings from a large picture, in the size that the model works "
             "at. Paint in the cut, then connect crop to VIPaint Composite, which puts the fills back in their place.",
-            search_aliases=["vipaint", "inpaint crop", "crop and stitch", "only masked", "zoom", "large picture"],
+            search_aliases=[
+                "vipaint",
+                "inpaint crop",
+                "crop and stitch",
+                "only masked",
+                "zoom",
+                "large picture",
+                "mask",
+                "裁剪",
+                "遮罩",
+                "切り抜き",
+                "マスク",
+                "rogner",
+            ],
             inputs=[
                 io.Image.Input("image", tooltip="The whole pictures, of any size."),
                 io.Mask.Input("mask", tooltip="White is painted. Each picture is cut around its own white area."),

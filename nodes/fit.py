@@ -27,7 +27,7 @@ class VIPaintFit(io.ComfyNode):
             category=sockets.CATEGORY,
             description="Fits the posterior of a masked picture once. VIPaint Sample Posterior draws fills from it, as "
             "many and as often as you like.",
-            search_aliases=["vipaint", "posterior", "variational inference", "inpaint fit"],
+            search_aliases=["vipaint", "posterior", "variational inference", "inpaint fit", "后验", "事後分布"],
             inputs=[
                 *sockets.model_inputs(),
                 sockets.seed_input(),

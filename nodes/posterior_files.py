@@ -12,6 +12,7 @@ from comfy_api.latest import io
 
 from ..vipaint_core import FittedPosterior, load_posterior, save_posterior
 from .errors import InputError, names_node
+from .host.messages import say
 from .sockets import CATEGORY, PosteriorType, posterior_output
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ class VIPaintSavePosterior(io.ComfyNode):
             category=CATEGORY,
             description="Saves a posterior as a numbered safetensors file in models/vipaint. It holds the encoded "
             "picture.",
-            search_aliases=["vipaint", "export posterior"],
+            search_aliases=["vipaint", "export posterior", "保存后验", "事後分布"],
             inputs=[
                 PosteriorType.Input("posterior", tooltip="From VIPaint Fit Posterior or VIPaint Inpaint."),
                 io.String.Input(
@@ -85,8 +86,11 @@ class VIPaintSavePosterior(io.ComfyNode):
                 str(error),
                 "Choose a shorter name; check the folder's permissions and free space.",
             ) from error
-        log.info("VIPaint: saved the posterior as %s", (Path(subfolder) / file.name).as_posix())
-        return io.NodeOutput(ui={"text": [(Path(subfolder) / file.name).as_posix()]})
+        saved = (Path(subfolder) / file.name).as_posix()
+        log.info("VIPaint: saved the posterior as %s", saved)
+        say(saved)
+        # The editor reads the lists of files again.
+        return io.NodeOutput(ui={"vipaint_saved": [saved]})
 
 
 class VIPaintLoadPosterior(io.ComfyNode):
@@ -97,7 +101,7 @@ class VIPaintLoadPosterior(io.ComfyNode):
             display_name="VIPaint Load Posterior",
             category=CATEGORY,
             description="Loads a posterior from models/vipaint, to draw more fills without fitting again.",
-            search_aliases=["vipaint", "import posterior"],
+            search_aliases=["vipaint", "import posterior", "加载后验", "事後分布"],
             inputs=[
                 io.Combo.Input(
                     "file",

@@ -24,7 +24,7 @@ class VIPaintSample(io.ComfyNode):
             display_name="VIPaint Sample Posterior",
             category=sockets.CATEGORY,
             description="Draws fills from a fitted or loaded posterior, without fitting again.",
-            search_aliases=["vipaint", "draw fills", "more fills", "posterior"],
+            search_aliases=["vipaint", "draw fills", "more fills", "posterior", "后验", "采样", "事後分布"],
             inputs=[
                 *sockets.model_inputs(),
                 sockets.PosteriorType.Input(

@@ -51,6 +51,10 @@ class VIPaintUncertainty(io.ComfyNode):
                 "variance",
                 "diversity",
                 "mask of differences",
+                "不确定性",
+                "差异",
+                "不確かさ",
+                "incertitude",
             ],
             inputs=[
                 io.Image.Input("images", tooltip="Decoded fills, all of the first picture first."),

@@ -20,7 +20,14 @@ class VIPaintUnconditional(io.ComfyNode):
             category=CATEGORY,
             description="Conditioning of zeros in the shapes that the model expects, for painting without a prompt and "
             "without a text encoder. Set cfg to 1 with it.",
-            search_aliases=["vipaint", "empty conditioning", "no prompt", "zero conditioning"],
+            search_aliases=[
+                "vipaint",
+                "empty conditioning",
+                "no prompt",
+                "zero conditioning",
+                "无提示词",
+                "プロンプトなし",
+            ],
             inputs=[io.Model.Input("model", tooltip="The model that will be painted with.")],
             outputs=[io.Conditioning.Output("conditioning", tooltip="For positive and negative.")],
         )

@@ -15,14 +15,12 @@ export const ENGLISH = {
   nothing: "nothing chosen: what follows waits",
   waiting: "Run the workflow: the fills appear here.",
   picture: "picture {number} of {count}",
-  fill: "fill {number}",
   before: "before",
   after: "after",
   stale: "Run again to hand on what is chosen.",
   hint: "click: large · double click or Enter: choose · Shift: several · arrows, 1-9 · wheel: zoom · B F U O Esc",
   error: "{node}: input {input}",
   example: "The example picture could not be copied into ComfyUI's input folder: {reason}",
-  price: "about {seconds} for {fills}, as the last time",
 };
 
 let translated = {};

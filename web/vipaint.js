@@ -5,6 +5,7 @@ import { api } from "../../scripts/api.js";
 import { loadTexts, text } from "./texts.js";
 
 const COLOURS = { VIPAINT_POSTERIOR: "#e0a458", VIPAINT_CROP: "#7fb069" };
+const LOADER = "VIPaintLoadPosterior";
 const EXAMPLE = /^vipaint_[a-z_]+\.(png|jpg)$/;
 // VIPaint Inpaint, input `mask`: expected ...
 const NAMED = /(VIPaint [\w ]+?)?,? ?input `(\w+)`: (.*)/s;
@@ -101,6 +102,16 @@ function offer(node, names) {
   if (Array.isArray(values)) values.push(...names.filter((name) => !values.includes(name)));
 }
 
+/** Colours of the pack's sockets. A palette that is loaded takes away those of types that it does not know. */
+function colour() {
+  Object.assign(app.canvas?.default_connection_color_byType ?? {}, COLOURS);
+  Object.assign(app.canvas?.default_connection_color_byTypeOff ?? {}, COLOURS);
+  Object.assign(window.LGraphCanvas?.link_type_colors ?? {}, COLOURS);
+  for (const [type, value] of Object.entries(COLOURS))
+    document.documentElement.style.setProperty(`--color-datatype-${type}`, value);
+  app.canvas?.setDirty(true, true);
+}
+
 let examples = [];
 
 app.registerExtension({
@@ -109,8 +120,8 @@ app.registerExtension({
     await loadTexts();
   },
   setup() {
-    Object.assign(app.canvas.default_connection_color_byType ?? {}, COLOURS);
-    Object.assign(window.LGraphCanvas?.link_type_colors ?? {}, COLOURS);
+    colour();
+    app.ui.settings.addEventListener("Comfy.ColorPalette.change", () => setTimeout(colour, 500));
     api.addEventListener("execution_error", ({ detail }) => {
       if (detail.node_type?.startsWith("VIPaint")) report(detail.node_id, detail.exception_message);
     });
@@ -118,13 +129,25 @@ app.registerExtension({
     api.addEventListener("promptQueueing", () => {
       for (const wait of [200, 600, 1500, 3000]) setTimeout(() => reportRefused(app.lastNodeErrors), wait);
     });
-    api.addEventListener("executed", ({ detail }) => {
-      // A new file: lists of files are read again.
-      if (detail.output?.vipaint_saved) app.refreshComboInNodes?.();
+    api.addEventListener("executed", async ({ detail }) => {
+      const saved = detail.output?.vipaint_saved?.[0];
+      if (!saved) return;
+      // A new file: lists of files are read again, and a loader that has none yet takes it.
+      await app.refreshComboInNodes?.();
+      for (const node of app.graph?._nodes ?? []) {
+        const file = node.comfyClass === LOADER && node.widgets?.find((one) => one.name === "file");
+        if (file && !file.value) file.value = saved;
+      }
     });
   },
   async beforeConfigureGraph(graphData) {
     examples = await copyExamples(graphData);
+  },
+  nodeCreated(node) {
+    if (node.comfyClass?.startsWith("VIPaint")) colour();
+    const file = node.comfyClass === LOADER && node.widgets?.find((one) => one.name === "file");
+    // Without any file the editor would show `undefined`.
+    if (file) file.value ??= "";
   },
   loadedGraphNode(node) {
     offer(node, examples);

@@ -130,3 +130,57 @@ def test_an_error_while_running_names_the_input_too(editor: Editor) -> None:
     editor.browser.wait("document.body.innerText.includes('VIPaint Inpaint: input mask')", 30)
     assert "MaskEditor" in editor.value("document.body.innerText")
     assert editor.value(f"{node('VIPaintInpaint')}.inputs.find((one) => one.name === 'mask').hasErrors")
+
+
+def test_sockets_have_colours_of_their_own(editor: Editor) -> None:
+    """Also after another palette, which knows nothing of them."""
+    editor.load("fit_once_draw_more")
+    slot = f"{node('VIPaintFit')}.outputs[0].renderingColor(app.canvas.colourGetter)"
+    assert editor.value(slot) == "#e0a458"
+    editor.browser.set("Comfy.ColorPalette", "light")
+    editor.browser.wait(f"{slot} === '#e0a458'", 5)
+    editor.browser.set("Comfy.ColorPalette", "dark")
+
+
+def test_saving_and_loading_show_file_names(editor: Editor) -> None:
+    """Save says what it wrote; Load, on an installation without posteriors, offers it as soon as it is there."""
+    editor.load("fit_once_draw_more")
+    editor.browser.evaluate(f"({widget('VIPaintFit', 'preset')}.value = 'fast', 1)")
+    editor.browser.evaluate("(app.graph.add(LiteGraph.createNode('VIPaintLoadPosterior')), 1)")
+    assert editor.value(f"{widget('VIPaintLoadPosterior', 'file')}.value ?? 'undefined'") != "undefined"
+    editor.browser.evaluate(f"({node('VIPaintLoadPosterior')}.mode = 2, 1)")
+    editor.run_to_fills(2)
+    text = f"{node('VIPaintSavePosterior')}.widgets.map((one) => String(one.value)).join(' ')"
+    editor.browser.wait(f"/portrait_\\d+.*safetensors/.test({text})", 10)
+    values = f"String({widget('VIPaintLoadPosterior', 'file')}.options.values)"
+    editor.browser.wait(f"/portrait_\\d+/.test({values})", 10)
+
+
+@pytest.mark.parametrize(
+    ("language", "words", "title"),
+    [
+        ("zh", "修复", "VIPaint 选择方案"),
+        ("ja", "補完", "VIPaint 候補を選ぶ"),
+        ("fr", "raccord", "VIPaint Choisir un remplissage"),
+    ],
+)
+def test_the_editor_speaks_the_artist_s_language(editor: Editor, language: str, words: str, title: str) -> None:
+    """Names, inputs, the chooser's own words, help pages, and the search."""
+    editor.open(Comfy_Locale=language)
+    editor.load("inpaint")
+    editor.browser.evaluate("(app.graph.add(LiteGraph.createNode('VIPaintCrop')), 1)")
+    schema = editor.value("LiteGraph.registered_node_types.VIPaintChoose.title")
+    assert schema == title
+    assert editor.value(f"{node('VIPaintInpaint')}.inputs[0].localized_name") != "model"
+    assert "Run the workflow" not in editor.value("document.querySelector('.vipaint-chooser .empty').textContent")
+    page = editor.value(
+        "await (await fetch('/extensions/vipaint/docs/VIPaintChoose/' + args.language + '.md')).text()".replace(
+            "args.language", f"'{language}'"
+        )
+    )
+    assert page.startswith(f"# {title}\n")
+    editor.browser.evaluate("await app.extensionManager.command.execute('Workspace.SearchBox.Toggle')")
+    editor.browser.page("await page.keyboard.type(args.words)", words=words)
+    editor.browser.page(
+        "await page.locator('[role=option]').filter({hasText: 'VIPaint'}).first().waitFor({timeout: 10000})"
+    )
