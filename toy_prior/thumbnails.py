@@ -3,7 +3,8 @@
     python -m toy_prior.thumbnails [NAME ...]
 
 Templates of the toy model are run on a ComfyUI server and show their fills and where these differ. Those whose model is a
-download show what is painted, and with what words.
+download show what is painted, and with what words. The template inpaint also gives the registry's pictures, docs/icon.png
+and docs/banner.jpg.
 """
 
 from __future__ import annotations
@@ -71,6 +72,16 @@ def described(picture: Image.Image, words: str) -> Image.Image:
     return out
 
 
+def registry_pictures(given: Image.Image, fills: Sequence[Image.Image]) -> None:
+    """The pack's icon, half a portrait and its hole, and its banner, 21:9, with what was painted."""
+    fitted(given, 400, 400).save(FOLDER.parent / "docs" / "icon.png", optimize=True)
+    tile = 300
+    banner = Image.new("RGB", (4 * tile + 5 * MARGIN, round((4 * tile + 5 * MARGIN) * 9 / 21)), BACKGROUND)
+    for index, picture in enumerate([given, *fills][:4]):
+        banner.paste(fitted(picture, tile, tile), (MARGIN + index * (tile + MARGIN), (banner.height - tile) // 2))
+    banner.save(FOLDER.parent / "docs" / "banner.jpg", quality=85)
+
+
 def painted(server: ComfyServer, template: Template) -> tuple[list[Image.Image], Image.Image]:
     """The fills of a template as shipped, and its map of where they differ."""
     prompt: dict[str, Any] = {
@@ -97,6 +108,8 @@ def main() -> int:
             else:
                 fills, spread = painted(server, template)
                 made = sheet(given, [*fills, spread])
+                if template.name == "inpaint":
+                    registry_pictures(given, fills)
             made.save(FOLDER / f"{template.name}.jpg", quality=85)
             print(template.name, flush=True)
     return 0
