@@ -3,7 +3,7 @@
 
     demo [OPTIONS]      inpaint a picture on a real ComfyUI server; PNGs appear in output/
     test [PYTEST ARGS]  ruff, format check, mypy and pytest
-    benchmark gmm|toy|ablation|restoration [OPTIONS]
+    benchmark toy|sizes|gmm|ablation|restoration [OPTIONS]
                         tables against exact answers, into benchmarks/results/; --quick: minutes, into output/;
                         --tables: of what is there, nothing is computed
     benchmark compare [COMMIT] [OPTIONS]
@@ -410,7 +410,7 @@ def benchmark(host: Host, arguments: Sequence[str]) -> int:
     return call([host.python, "-m", f"benchmarks.{arguments[0]}", *arguments[1:]], host.env())
 
 
-BENCHMARKS = ("toy", "gmm", "restoration", "ablation", "memory", "speed", "soak", "compare")
+BENCHMARKS = ("toy", "sizes", "gmm", "restoration", "ablation", "memory", "speed", "soak", "compare")
 COMMANDS = {"demo": demo, "test": test, "benchmark": benchmark}
 
 
