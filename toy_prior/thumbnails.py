@@ -92,7 +92,7 @@ def painted(server: ComfyServer, template: Template) -> tuple[list[Image.Image],
             prompt[name]["inputs"]["fills"] = 3
     entry = server.run(prompt, timeout=1800)
     found = server.images({"outputs": {"choose": {"images": entry["outputs"]["choose"]["vipaint_fills"]}}})["choose"]
-    shown = [Image.open(io.BytesIO(data)) for data in found]
+    shown: list[Image.Image] = [Image.open(io.BytesIO(data)) for data in found]
     return shown, Image.open(io.BytesIO(server.images(entry)["uncertainty"][0]))
 
 

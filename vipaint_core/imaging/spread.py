@@ -97,13 +97,14 @@ def with_legend(pictures: torch.Tensor, full_scale: torch.Tensor) -> torch.Tenso
     height, width = pictures.shape[1:3]
     if min(height, width) < 48:
         return pictures
-    out, bar = [], (max(36, width // 4), max(5, height // 64))
+    out: list[torch.Tensor] = []
+    bar = max(36, width // 4), max(5, height // 64)
     for picture, scale in zip(pictures.cpu(), full_scale.tolist(), strict=True):
         shown = Image.fromarray((picture.clamp(0, 1).numpy() * 255).round().astype(np.uint8))
         pen, left, text = ImageDraw.Draw(shown, "RGBA"), 4, max(9, height // 40)
         top = height - text - bar[1] - 8
         pen.rectangle([0, top - 4, left + bar[0] + 4, height], fill=(0, 0, 0, 160))
-        colours = (heat_map(torch.linspace(0, 1, bar[0])[None, None])[0, 0].numpy() * 255).astype(np.uint8)
+        colours: np.ndarray = (heat_map(torch.linspace(0, 1, bar[0])[None, None])[0, 0].numpy() * 255).astype(np.uint8)
         shown.paste(Image.fromarray(np.tile(colours[None], (bar[1], 1, 1))), (left, top))
         for word, place, anchor in (("0", left, "la"), (f"{scale:.2g}", left + bar[0], "ra")):
             pen.text((place, top + bar[1] + 2), word, fill="white", font_size=text, anchor=anchor)
