@@ -96,7 +96,7 @@ def sampling_inputs(
 def run_method(inputs: SamplingInputs, method: Method[T_co]) -> T_co:
     """Runs a method inside the host, in the memory that there is. Raises InputError."""
     state, begin = RunState(), time.monotonic()
-    report = reporter(inputs.model, inputs.info, method.fit_calls, method.draw_calls)
+    report = reporter(inputs.model, inputs.info, method.fit_calls, method.draw_calls, state.drawing)
 
     def work(denoiser: Denoiser, device: torch.device, batch: int) -> T_co:
         return method.run(Run(denoiser, device, batch, inputs.seed, state, report))

@@ -25,9 +25,9 @@ GAP, TITLE, SLOT, WIDGET = 40, 34, 22, 28
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COMFY_DYNAMICCOMBO_V3")
 # Heights of what nodes show beside sockets and widgets, and widths other than the usual.
 EXTRA = {"LoadImage": 260, "PreviewImage": 300, "SaveImage": 300, "CLIPTextEncode": 80, "VIPaintChoose": 420}
-# Those that say what they did.
-EXTRA |= dict.fromkeys(("VIPaintInpaint", "VIPaintFit", "VIPaintSample", "VIPaintRestore", "VIPaintUncertainty"), 80)
-EXTRA |= {"VIPaintSavePosterior": 80}
+# Those that say what they did, and those that also show a preview.
+EXTRA |= dict.fromkeys(("VIPaintUncertainty", "VIPaintSavePosterior"), 80)
+EXTRA |= dict.fromkeys(("VIPaintInpaint", "VIPaintFit", "VIPaintSample", "VIPaintRestore", "KSampler"), 320)
 WIDTHS = {"VIPaintChoose": 520, "CheckpointLoaderSimple": 340, "SaveImage": 360, "PreviewImage": 360}
 HUGGING_FACE = "https://huggingface.co"
 
