@@ -52,15 +52,15 @@ def measure_cut_cells(moved: torch.Tensor, latents: torch.Tensor, hidden: torch.
     moved, latents: (K, B, C, H, W) as in `measure_crosstalk`, and (B, C, H, W), the latents with the picture's own filler.
     hidden: (B, 1, h, w) bool, pixels.
     """
-    kind = _cut_kinds(hidden, latents.shape[-2:])
-    whole = F.adaptive_avg_pool2d(hidden.float(), latents.shape[-2:]) == 1
+    size = latents.shape[-2], latents.shape[-1]
+    kind, whole = _cut_kinds(hidden, size), F.adaptive_avg_pool2d(hidden.float(), size) == 1
     every = torch.cat([torch.zeros_like(moved[:1]), moved])
     deviations = (every - every.mean(0)).movedim(2, -1)
     pictures = zip(deviations.unbind(1), latents, kind[:, 0], whole[:, 0], strict=True)
     return CutCells(kind, torch.stack([_cut_maps(*picture, int(kind.max())) for picture in pictures]))
 
 
-def _cut_kinds(hidden: torch.Tensor, size: torch.Size) -> torch.Tensor:
+def _cut_kinds(hidden: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """(B, 1, H, W) uint8: cells by the side where most is hidden, and by how much; 0 uncut."""
     cell = hidden.shape[-2] // size[0], hidden.shape[-1] // size[1]
     blocks = hidden[..., : cell[0] * size[0], : cell[1] * size[1]].float()

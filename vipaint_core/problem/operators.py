@@ -102,7 +102,7 @@ class Mask(LinearOperator):
 
     @property
     def gram(self) -> float | torch.Tensor:
-        if self.cut_maps is None:
+        if self.cut_maps is None or self.cut_kind is None:
             return 1.0
         squares = self.cut_maps.square().sum(-1)[..., None, None]
         found = torch.ones_like(squares[:, 0]).expand(-1, -1, *self.observed.shape[-2:])
@@ -117,12 +117,20 @@ class Mask(LinearOperator):
         return self._with(lambda tensor: tensor.to(device, dtype) if tensor.is_floating_point() else tensor.to(device))
 
     def _with(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Self:
-        parts = {name: getattr(self, name) for name in ("observed", "crosstalk", "cut_kind", "cut_maps")}
-        return replace(self, **{name: None if part is None else change(part) for name, part in parts.items()})
+        def changed(part: torch.Tensor | None) -> torch.Tensor | None:
+            return None if part is None else change(part)
+
+        return replace(
+            self,
+            observed=change(self.observed),
+            crosstalk=changed(self.crosstalk),
+            cut_kind=changed(self.cut_kind),
+            cut_maps=changed(self.cut_maps),
+        )
 
     def _with_cut_cells(self, shown: torch.Tensor, x: torch.Tensor, maps: torch.Tensor | None) -> torch.Tensor:
         """shown, with the mapped x in cut cells."""
-        if maps is None:
+        if maps is None or self.cut_kind is None:
             return shown
         for kind, own in enumerate(maps.unbind(1), 1):
             shown = torch.where(self.cut_kind == kind, torch.einsum("bij,bjhw->bihw", own, x), shown)
