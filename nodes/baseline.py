@@ -93,7 +93,12 @@ class VIPaintBaseline(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, input_types: dict[str, str]) -> bool | str:
+    def validate_inputs(cls, input_types: dict[str, str], method: Any = None) -> bool | str:
+        """method: the host hands inputs with settings of their own to every validation, and leaves checking them to it."""
+        name = method.get("method") if isinstance(method, dict) else None
+        if name is not None and name not in BASELINES:
+            expected = f"one of {', '.join(BASELINES)}"
+            return str(InputError("method", expected, reprlib.repr(name), "Choose another method."))
         return preflight.check_links(cls, input_types)
 
     @classmethod
