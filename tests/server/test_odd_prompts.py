@@ -73,16 +73,13 @@ BY_LATENT = {"latent_image": ["latent", 0], "image": None, "vae": None}
         ({"inpaint": {"fills": ["n", 0]}, "n": link_of(10**6)}, "VIPaint Inpaint, input `fills`.*found 1000000"),
         ({"inpaint": {"cfg": ["n", 0]}, "n": link_of(-4.0)}, "VIPaint Inpaint, input `cfg`.*found -4.0"),
         ({"mask": {"image": "half"}}, "VIPaint Inpaint, input `mask`.*48 x 32 pixels.*48 x 16 pixels.*Resize"),
-        ({"inpaint": {"mask": None}}, "VIPaint Inpaint, input `mask`.*no mask"),
-        ({"inpaint": {"vae": None}}, "VIPaint Inpaint, input `vae`.*no vae"),
-        ({"inpaint": {"latent_image": ["latent", 0]}, "latent": LATENT}, "VIPaint Inpaint, input `image`.*both"),
         ({"inpaint": BY_LATENT, "latent": LATENT}, "VIPaint Inpaint, input `latent_image`.*channels.*4 channels"),
         (
             {"keep": {**KEEP, "filename_prefix": "../odd"}},
             r"VIPaint Save Posterior, input `filename_prefix`.*\.\./odd",
         ),
         ({"keep": {**KEEP, "filename_prefix": ""}}, "VIPaint Save Posterior, input `filename_prefix`.*''"),
-        ({"spread": {"fills": 1}}, "VIPaint Uncertainty, input `images`.*at least 2"),
+        ({"spread": {"fills": 1}}, "VIPaint Uncertainty, input `fills`.*0 or 2.*found 1"),
         (
             {"composite": {"original": ["other", 0]}, "other": {"class_type": "LoadImage", "image": "half"}},
             "VIPaint Composite, input `(original|fills|mask)`",
@@ -110,6 +107,10 @@ def test_what_a_node_refuses(usual: SimpleNamespace, changes: dict[str, Any], wo
         ({"inpaint": {"seed": 2**64}}, "bigger than max"),
         ({"inpaint": {"preset": ""}}, "preset"),
         ({"inpaint": {"model": ["checkpoint", 2]}}, "model"),
+        # Before anything is loaded.
+        ({"inpaint": {"mask": None}}, "input `mask`.*no mask"),
+        ({"inpaint": {"vae": None}}, "input `vae`.*no vae"),
+        ({"inpaint": {"latent_image": ["latent", 0]}, "latent": LATENT}, "input `image`.*both"),
         (
             {
                 "load": {**LOAD, "file": "missing.safetensors"},
