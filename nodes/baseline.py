@@ -78,6 +78,8 @@ class VIPaintBaseline(io.ComfyNode):
                 sockets.gradients_input(),
             ],
             outputs=[sockets.latent_output()],
+            # For messages about prompts of scripts.
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
         )
 
     @classmethod

@@ -193,6 +193,8 @@ class VIPaintRestore(io.ComfyNode):
                 sockets.latent_output(),
                 io.Image.Output("image", tooltip="The latent decoded and cut to size: as the picture, or enlarged."),
             ],
+            # For messages about prompts of scripts.
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
         )
 
     @classmethod
