@@ -36,11 +36,21 @@ def for_gradients(model: ModelPatcher, activation_bytes: float) -> ModelPatcher:
     if clone.get_additional_models_with_key("multigpu"):
         log.info("VIPaint: gradients use one GPU; the others of a multi-GPU model stay idle")
         clone.remove_additional_models("multigpu")
+    # The host goes on with a patcher's parent when it ends. The caller's may end together with this one, the first does
+    # as its network does.
+    clone.parent = _first(clone)
     transformer = clone.model_options.setdefault("transformer_options", {})
     # Sage and flash attention have no backward; the CPU's default raises in it.
     transformer["optimized_attention_override"] = _plain_attention
     clone.add_wrapper(comfy.patcher_extension.WrappersMP.PREPARE_SAMPLING, partial(_load_fully, activation_bytes))
     return clone
+
+
+def _first(patcher: ModelPatcher) -> ModelPatcher:
+    """The one of which a patcher is a clone of a clone."""
+    while patcher.parent is not None:
+        patcher = patcher.parent
+    return patcher
 
 
 def non_streaming(patcher: ModelPatcher) -> ModelPatcher:

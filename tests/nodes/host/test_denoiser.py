@@ -56,6 +56,7 @@ def test_state_is_restored_after_an_exception(tiny, open_denoiser, conditioning,
     import comfy.model_management
 
     parameters = list(tiny.model.model.diffusion_model.parameters())
+    wanted = [parameter.requires_grad for parameter in parameters]
     options = repr(tiny.model.model_options)
     seen = []
 
@@ -69,7 +70,8 @@ def test_state_is_restored_after_an_exception(tiny, open_denoiser, conditioning,
     assert seen == [True]
     assert comfy.model_management.in_training is False
     assert repr(tiny.model.model_options) == options
-    assert not any(p.requires_grad for p in parameters)
+    parameters = list(tiny.model.model.diffusion_model.parameters())
+    assert [parameter.requires_grad for parameter in parameters] == wanted
     # Saved tensors are autograd's own again.
     a = 2 * torch.ones(3, requires_grad=True)
     total = a.square().sum()

@@ -314,10 +314,12 @@ def test_the_caller_s_model_keeps_its_wrappers_and_no_hooks(open_denoiser, load_
 
 
 @pytest.mark.parametrize("node", ["EasyCacheNode", "LazyCacheNode"])
-@pytest.mark.parametrize("preset", ["fast", "balanced"])
+@pytest.mark.parametrize(
+    ("preset", "gradients"), [("fast", "auto"), ("balanced", "jacobian_free"), ("paper-2", "full")]
+)
 @pytest.mark.parametrize("family", ["sd15", "qwen-image"], indirect=True)
-def test_the_host_s_own_caches(pack, paint, short_presets, messages, family, preset, node):
-    """Bit by bit as without them."""
+def test_the_host_s_own_caches(pack, paint, short_presets, messages, family, preset, gradients, node):
+    """Bit by bit as without them; gradients but for the order of their sums."""
     import comfy_extras.nodes_easycache as caches
     from family_cases import autoencoder
 
@@ -325,9 +327,12 @@ def test_the_host_s_own_caches(pack, paint, short_presets, messages, family, pre
         (cached,) = getattr(caches, node).execute(family.model, 3.0, 0.0, 1.0, False).result
         vae = family.vae or autoencoder(family)
     given = {"positive": family.positive, "negative": family.negative, "cfg": 3.0, "preset": preset, "vae": vae}
-    given["gradients"] = "jacobian_free"
+    given["gradients"] = gradients
     expected = paint(model=family.model, **given)[0]["samples"]
-    assert torch.equal(paint(model=cached, **given)[0]["samples"], expected)
+    found = paint(model=cached, **given)[0]["samples"]
+    assert torch.equal(found, expected) or (
+        gradients == "full" and torch.allclose(found, expected, rtol=1e-4, atol=1e-3)
+    )
     assert any("`easycache" in message or "`lazycache" in message for message in messages())
 
 
@@ -361,7 +366,7 @@ def test_compiled_networks_behind_a_cache(open_denoiser, load_family, messages, 
 
 
 @GRADIENT
-@pytest.mark.parametrize("place", ["wrapper", "function", "patch"])
+@pytest.mark.parametrize("place", ["wrapper", "function", "guidance"])
 def test_steps_are_found_in_the_schedule(open_denoiser, load_family, place, gradient):
     """By equality, as wrappers do whose strength follows the steps: at all levels of all rows."""
     case, steps = load_family("flux"), []
@@ -381,9 +386,9 @@ def test_steps_are_found_in_the_schedule(open_denoiser, load_family, place, grad
         look_up(given["c"]["transformer_options"], given["timestep"])
         return apply_model(given["input"], given["timestep"], **given["c"])
 
-    def patch(given):
-        look_up(given["transformer_options"], given["transformer_options"]["sigmas"])
-        return given
+    def guidance(given):
+        look_up(given["model_options"]["transformer_options"], given["sigma"])
+        return given["conds_out"]
 
     model = case.model.clone()
     if place == "wrapper":
@@ -391,7 +396,7 @@ def test_steps_are_found_in_the_schedule(open_denoiser, load_family, place, grad
     elif place == "function":
         model.set_model_unet_function_wrapper(function)
     else:
-        model.set_model_post_input_patch(patch)
+        model.set_model_sampler_pre_cfg_function(guidance)
     u = torch.randn(case.shape(2), generator=torch.Generator().manual_seed(2))
 
     def work(denoiser):
