@@ -25,6 +25,7 @@ from ..vipaint_core import (
     fit,
     initial_posterior,
     posterior_method,
+    reachable_level,
 )
 from ..vipaint_core.problem.observation import Observation
 from . import validation
@@ -173,9 +174,13 @@ class FitAndDraw:
         return Draws(fitted.observation, posterior_method(fitted.preset, fitted.posterior), self.fills)
 
     @property
+    def _largest_level(self) -> float:
+        return reachable_level(self.info.largest_level, self.observation.shape)
+
+    @property
     def _planned(self) -> Draws[LatentObservation]:
         """The draws from the fit's start, which ask for as much as those from its end."""
-        start = initial_posterior(self.observation, self.preset.fit, self.info.largest_level)
+        start = initial_posterior(self.observation, self.preset, self._largest_level)
         return self._draws(FittedPosterior(start, self.observation, self.preset))
 
     @property
@@ -204,7 +209,7 @@ class FitAndDraw:
             self.observation.to(run.device),
             self.preset,
             run.seed,
-            s_max=self.info.largest_level,
+            s_max=self._largest_level,
             family=self.info.family,
             state=run.state.fitting,
             callback=run.report,

@@ -18,7 +18,7 @@ import comfy.samplers
 import torch
 from comfy.model_patcher import ModelPatcher
 
-from ...vipaint_core import Denoiser, JacobianFree
+from ...vipaint_core import CoarseGridDenoiser, Denoiser, JacobianFree
 from ...vipaint_core.diffusion.jacobian_free import step_for
 from .autograd import (
     OrdinaryTensors,
@@ -26,10 +26,10 @@ from .autograd import (
     differentiable,
     followable,
     gradients,
-    ordinary_conditioning,
     refuse_backward_outside,
 )
 from .checkpointing import checkpointed
+from .conditioning import Conds, conditioning_at, replaced_conditioning, without_inference_tensors
 from .failures import named_failures
 from .loading import check_weights, for_gradients, loaded_beside, uncompiled
 from .model_info import ModelInfo
@@ -161,10 +161,12 @@ class _Runner(comfy.samplers.Sampler, Generic[T]):
         ask, model_wrap = model_wrap, self.guider
         refuse_rows(model_wrap)
         passes = WholePasses(model_wrap, ask, options["model_options"])
-        host = HostDenoiser(model_wrap, passes, options, self.info, self.backward, ambient)
+        host = HostDenoiser(model_wrap, passes, options, self.info, tuple(noise.shape[-2:]), self.backward, ambient)
         denoiser: Denoiser = host
         if self.secant is not None:
             denoiser = JacobianFree(denoiser, self.secant)
+        if math.isfinite(self.info.largest_level):
+            denoiser = CoarseGridDenoiser(denoiser, self.info.largest_level)
         patchers = [model_wrap.model_patcher, *loaded_beside(model_wrap)] if self.backward else self.extra_networks
         with torch.inference_mode(False), torch.no_grad(), contextlib.ExitStack() as stack:
             if self.backward or passes.is_needed:
@@ -175,7 +177,8 @@ class _Runner(comfy.samplers.Sampler, Generic[T]):
                 networks = [patcher.model for patcher in patchers]
                 stack.enter_context(differentiable(networks))
                 if self.backward:
-                    stack.enter_context(ordinary_conditioning(model_wrap))
+                    conds = without_inference_tensors(model_wrap.conds)
+                    stack.enter_context(replaced_conditioning(model_wrap, conds))
                 if self.in_blocks:
                     stack.enter_context(checkpointed(networks, partial(followable, host.ordinary)))
             self.results.append(self.work(denoiser, noise.device))
@@ -191,11 +194,18 @@ class HostDenoiser:
         passes: WholePasses,
         options: dict[str, Any],
         info: ModelInfo,
+        size: tuple[int, ...],
         differentiable: bool,
         ambient: bool,
     ) -> None:
-        """passes: what asks the guider. ambient: whether the host runs nodes in inference mode."""
+        """passes: what asks the guider.
+        size: (height, width) of the latents that the conditioning was processed for.
+        ambient: whether the host runs nodes in inference mode.
+        """
         self._model_wrap, self._passes, self._options, self._info = model_wrap, passes, options, info
+        self._size = size
+        # Of other sizes, by size.
+        self._conds: dict[tuple[int, ...], Conds] = {}
         self._differentiable, self._inside = differentiable, False
         # As the host's own samplers run it, but for what autograd will meet again.
         self._inference = ambient and not differentiable
@@ -228,8 +238,20 @@ class HostDenoiser:
         return x0.clone()
 
     def _predict(self, z: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-        x0 = self._passes(self._info.add_frame_axis(z), sigma, **self._options)
+        z = self._info.add_frame_axis(z)
+        with self._conditioning_for(z):
+            x0 = self._passes(z, sigma, **self._options)
         return self._info.drop_frame_axis(x0)
+
+    def _conditioning_for(self, z: torch.Tensor) -> contextlib.AbstractContextManager[None]:
+        """The conditioning for latents of this size: that of the guider, or one processed anew and kept."""
+        size = tuple(z.shape[-2:])
+        if size == self._size:
+            return contextlib.nullcontext()
+        if size not in self._conds:
+            conds = conditioning_at(self._model_wrap, z.detach(), self._size[-1] // size[-1])
+            self._conds[size] = without_inference_tensors(conds) if self._differentiable else conds
+        return replaced_conditioning(self._model_wrap, self._conds[size])
 
     def _place_in_schedule(self, sigma: torch.Tensor) -> None:
         """The run's schedule with the levels that are asked for now: patches look up in it which step they are in."""

@@ -10,7 +10,7 @@ import torch
 
 from ..diffusion.denoiser import CountingDenoiser, Denoiser, Evaluations, Progress
 from ..diffusion.levels import clip_levels
-from ..presets import FitConfig, Preset
+from ..presets import Preset
 from ..problem.observation import LatentObservation
 from .chain import HierarchicalPosterior
 from .objective import negative_bound
@@ -46,10 +46,9 @@ class FitState:
     evaluations: Evaluations = field(default_factory=Evaluations)
 
 
-def initial_posterior(
-    observation: LatentObservation, config: FitConfig, s_max: float = math.inf
-) -> HierarchicalPosterior:
-    """The analytic start of a fit; s_max: the largest level that the model knows."""
+def initial_posterior(observation: LatentObservation, preset: Preset, s_max: float = math.inf) -> HierarchicalPosterior:
+    """The analytic start of a fit; s_max: the largest level that the denoiser knows."""
+    config = preset.at_size(observation.shape).fit
     return HierarchicalPosterior.initial(observation, clip_levels(config.keypoints, s_max), config.eta)
 
 
@@ -68,12 +67,12 @@ def fit(
 
     denoiser: differentiable in u where `preset.needs_gradient`.
     seed: fixes every draw, on the CPU, so that a device changes rounding only.
-    s_max: the largest level that the model knows.
+    s_max: the largest level that the denoiser knows.
     state: an earlier, unfinished fit of the same arguments, continued in place; an exception raised by the callback
         leaves it at the last finished step.
     """
     config = preset.fit
-    start = initial_posterior(observation, config, s_max)
+    start = initial_posterior(observation, preset, s_max)
     levels = start.levels
     scale = torch.tensor(levels, dtype=start.mu.dtype, device=start.mu.device).reshape(-1, 1, 1, 1, 1)
     state = state if state is not None else FitState()
