@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from comfy_api.latest import io
+from comfy_api.v0_0_2 import io
 
 from .links import as_sent, choices_not_made, plain_values
 

@@ -8,7 +8,7 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
-from comfy_api.latest import io
+from comfy_api.v0_0_2 import io
 
 
 def plain_values(sockets: Sequence[io.Input], values: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from comfy.sd import VAE
-from comfy_api.latest import io
+from comfy_api.v0_0_2 import io
 
 from ..vipaint_core import FittedPosterior, reachable_level
 from .errors import InputError
