@@ -172,12 +172,23 @@ class _Guard:
         """alters: the wrapper does more than to pass on questions and answers, so that it must see the graph."""
         self._passes, self._name, self._wrapper = passes, name, wrapper
         self._alters, self._left_out = alters, False
+        # Sizes of the tensors in the last question, empty before the first.
+        self._size = list[torch.Size]()
 
     def __call__(self, executor: Ask, *args: Any, **kwargs: Any) -> Any:
         if self._left_out:
             return executor(*args, **kwargs)
-        before = self._passes.now
-        answer, seen = self._asked(executor, args, kwargs)
+        before, size = self._passes.now, [tensor.shape for tensor in _tensors(args, kwargs)]
+        self._size, is_known = size, self._size in ([], size)
+        try:
+            with named_failures():
+                answer, seen = self._asked(executor, args, kwargs)
+        except ModelError as error:
+            if is_known or self._passes.now > before:
+                raise error.__cause__ or error from None
+            # It has met its own memory of another size.
+            self._leave_out()
+            return executor(*args, **kwargs)
         asked = self._passes.now
         if not self._passes.is_whole(before):
             ran = self._passes.common(before)
@@ -193,6 +204,10 @@ class _Guard:
             if not torch.equal(given, written):
                 given.copy_(written)
         return answer
+
+    def _leave_out(self) -> None:
+        self._left_out = True
+        log.warning("VIPaint: %s answers in place of the network (a step cache) and is left out here", self._name)
 
     def _asked(self, executor: Ask, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, list[torch.Tensor]]:
         """The wrapper's answer, and the question's tensors as it leaves them: some write into those that they get."""

@@ -156,6 +156,53 @@ def test_a_cache_is_found_wherever_it_sits(open_denoiser, load_family, messages,
 
 
 @GRADIENT
+@pytest.mark.parametrize("way", [around_guider, around_network])
+def test_a_cache_that_fails_at_another_size_is_left_out(open_denoiser, load_family, messages, way, gradient):
+    """Its old difference has the size of before: finer and coarser grids take turns."""
+    case, cache = load_family("flux"), Cache()
+
+    def answer(x, ask):
+        if cache.difference is not None:
+            # Looks at what it has before it asks.
+            cache.difference = cache.difference + 0 * x.detach()
+        found = ask()
+        cache.difference = (found - x).detach()
+        return found
+
+    cache.answer = answer
+    model = case.model.clone()
+    way(model, cache)
+
+    def run(model):
+        def work(denoiser):
+            found = []
+            for side in (4, 8, 4):
+                with denoiser.gradients() if gradient else contextlib.nullcontext():
+                    point = torch.linspace(-1, 1, 2 * 16 * 4 * side).reshape(2, 16, 4, side).requires_grad_(gradient)
+                    x0 = denoiser(point, torch.tensor([1.0, 1.0]))
+                    found += torch.autograd.grad(x0.square().sum(), point) if gradient else [x0.clone()]
+            return found
+
+        return opened(open_denoiser, replace(case, model=model, cfg=1.0, size=(4, 8)), work, gradient, rows=2)
+
+    torch.testing.assert_close(run(model), run(case.model), rtol=1e-4, atol=1e-4)
+    assert sum("is left out" in message for message in messages()) == 1
+
+
+@GRADIENT
+def test_wrappers_that_fail_are_named(pack, open_denoiser, load_family, gradient):
+    def broken(executor, x, *rest, **kwargs):
+        raise IndexError("no such step")
+
+    case = load_family("flux")
+    model = case.model.clone()
+    model.add_wrapper("apply_model", broken)
+    with pytest.raises(pack.host.failures.ModelError, match="IndexError: no such step") as caught:
+        answers(open_denoiser, case, gradient, model)
+    assert caught.value.extension == "`broken` of host/test_step_caches.py"
+
+
+@GRADIENT
 def test_caches_that_never_skip_hold_no_graph(open_denoiser, load_family, gradient):
     case, cache = load_family("flux"), Cache()
     cache.calls = -1000
