@@ -195,10 +195,7 @@ class _Guard:
             whole = executor(*args, **kwargs)
             if not self._passes.common(asked) <= ran:
                 self._passes.forget(before, asked)
-                self._left_out = True
-                log.warning(
-                    "VIPaint: %s answers in place of the network (a step cache) and is left out here", self._name
-                )
+                self._leave_out()
                 return whole
         for given, written in zip(_tensors(args, kwargs), seen, strict=True):
             if not torch.equal(given, written):
