@@ -10,6 +10,8 @@ WEB_DIRECTORY = "./web"
 
 class VIPaintExtension(ComfyExtension):
     async def on_load(self) -> None:
+        # The first import of nodes says what this ComfyUI lacks: before anything else is taken from it.
+        await self.get_node_list()
         from server import PromptServer
 
         from .nodes import routes
