@@ -122,7 +122,8 @@ def _batches(cross: Any, settings: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     control = settings.get("control")
     while control is not None:
         yield "control pictures", getattr(control, "cond_hint_original", None)
-        yield from (("control masks", mask) for mask in getattr(control, "extra_concat_orig", ()))
+        for extra in getattr(control, "extra_concat_orig", None) or ():
+            yield "control masks", extra
         control = getattr(control, "previous_controlnet", None)
 
 

@@ -33,7 +33,6 @@ from .conditioning import Conds, conditioning_at, replaced_conditioning, without
 from .failures import named_failures
 from .loading import check_weights, for_gradients, loaded_beside, uncompiled
 from .model_info import ModelInfo
-from .rows import refuse_rows
 from .step_caches import WholePasses
 
 T = TypeVar("T")
@@ -159,7 +158,6 @@ class _Runner(comfy.samplers.Sampler, Generic[T]):
         ambient = torch.is_inference_mode_enabled()
         # Wrappers around samplers may hand on something else.
         ask, model_wrap = model_wrap, self.guider
-        refuse_rows(model_wrap)
         passes = WholePasses(model_wrap, ask, options["model_options"])
         host = HostDenoiser(model_wrap, passes, options, self.info, tuple(noise.shape[-2:]), self.backward, ambient)
         denoiser: Denoiser = host

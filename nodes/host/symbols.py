@@ -16,7 +16,6 @@ OLDEST, NEWEST = "0.16.3", "0.30.0"
 
 # Every version from the oldest to the newest has these.
 NEEDED = (
-    "comfy.conds.CONDConstant",
     "comfy.conds.CONDRegular",
     "comfy.controlnet.ControlBase",
     "comfy.ldm.modules.attention.attention_pytorch",
