@@ -7,7 +7,7 @@ import reprlib
 from typing import Any
 
 import torch
-from comfy_api.latest import io
+from comfy_api.v0_0_2 import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..vipaint_core.imaging.spread import heat_map, line_width, outline, spread

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from comfy_api.latest import io
+from comfy_api.v0_0_2 import io
 from comfy_execution.validation import validate_node_input
 
-from .errors import InputError, names_node
+from .errors import InputError
 
 PAINT = "Right-click the picture in Load Image, choose Open in MaskEditor, paint what is to be filled, and save."
 # Size of the empty mask that Load Image gives for a picture without transparency.
@@ -58,11 +58,13 @@ def check_mask_is_painted(image: Any, mask: Any) -> None:
         raise InputError("mask", "a mask with white where to paint", "the empty mask of a picture without one", PAINT)
 
 
-@names_node
-def check_pictures(_node: type[io.ComfyNode], given: Mapping[str, Any]) -> list[str]:
+def check_pictures(node: type[io.ComfyNode], given: Mapping[str, Any]) -> list[str]:
     """The host's `check_lazy_status` of nodes that paint: before models are loaded, the picture is looked at.
 
     given: inputs, None where they have not been computed. Returns those that are still wanted. Raises ValueError.
     """
-    check_mask_is_painted(given.get("image"), given.get("mask"))
+    try:
+        check_mask_is_painted(given.get("image"), given.get("mask"))
+    except InputError as error:
+        raise ValueError(f"{node.define_schema().display_name}, {error}") from error
     return [name for name, value in given.items() if value is None]

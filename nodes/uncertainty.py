@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from comfy_api.latest import io
+from comfy_api.v0_0_2 import io
 
 from ..vipaint_core.imaging.spread import fills_per_picture, heat_map, overlay, spread, with_legend
 from . import validation

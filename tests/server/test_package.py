@@ -73,7 +73,7 @@ MEASURED = """
 import time
 from tools import in_process
 in_process.activate()
-import nodes, server, execution, comfy.samplers, comfy_api.latest
+import nodes, server, execution, comfy.samplers, comfy_api.v0_0_2
 begin = time.process_time()
 in_process.load_pack()
 print(time.process_time() - begin)
