@@ -252,8 +252,8 @@ def test_the_host_s_refusals_and_failures_are_raised_with_their_parts(server: Co
 
     with pytest.raises(InvalidPrompt, match="fills"):
         server.queue(prompt(-1))
-    with pytest.raises(PromptError, match="at least 2") as caught:
-        server.run(prompt(0), timeout=120)
+    with pytest.raises(PromptError, match="a multiple of 2") as caught:
+        server.run(prompt(2), timeout=120)
     assert (caught.value.node_id, caught.value.node_type) == ("n", "VIPaintUncertainty")
     assert caught.value.exception_type == "ValueError" and "in execute" in caught.value.traceback
     assert not caught.value.interrupted
