@@ -7,6 +7,7 @@ from .composite import VIPaintComposite
 from .crop import VIPaintCrop
 from .fit import VIPaintFit
 from .inpaint import VIPaintInpaint
+from .mask import VIPaintMask
 from .posterior_files import VIPaintLoadPosterior, VIPaintSavePosterior
 from .restore import VIPaintRestore
 from .sample import VIPaintSample
@@ -20,6 +21,7 @@ NODES = (
     VIPaintSample,
     VIPaintSavePosterior,
     VIPaintLoadPosterior,
+    VIPaintMask,
     VIPaintCrop,
     VIPaintComposite,
     VIPaintUncertainty,

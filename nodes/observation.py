@@ -51,7 +51,7 @@ def observe(info: ModelInfo, given: PictureInputs, with_crosstalk: bool = False)
                 "none",
                 "White areas of the mask are painted.",
             )
-        hole = validation.check_mask(name, mask, len(samples))
+        samples, hole = validation.check_masked_latents(name, mask, samples)
     elif given.image is not None:
         samples, hole, picture = _encoded(info, given.image, given.mask, given.vae)
         if with_crosstalk:
@@ -86,9 +86,7 @@ def _encoded(info: ModelInfo, image: torch.Tensor, mask: torch.Tensor | None, va
             )
     assert mask is not None and vae is not None
     validation.check_vae(vae)
-    picture = validation.check_image("image", image)
-    hole = validation.check_mask("mask", mask, len(picture))
-    validation.check_same_size("mask", hole, picture)
+    picture, hole = validation.check_masked_pictures("mask", mask, validation.check_image("image", image))
     cell = int(vae.spacial_compression_encode())
     padded, hole = pad_to_cells(rearrange(picture, "b h w c -> b c h w"), cell), pad_to_cells(hole, cell)
     picture = fill_from_nearest(rearrange(padded, "b c h w -> b h w c"), hole)
