@@ -410,7 +410,7 @@ def benchmark(host: Host, arguments: Sequence[str]) -> int:
     return call([host.python, "-m", f"benchmarks.{arguments[0]}", *arguments[1:]], host.env())
 
 
-BENCHMARKS = ("toy", "gmm", "restoration", "ablation", "memory", "speed", "soak", "compare")
+BENCHMARKS = ("toy", "gmm", "restoration", "ablation", "strength", "memory", "speed", "soak", "compare")
 COMMANDS = {"demo": demo, "test": test, "benchmark": benchmark}
 
 

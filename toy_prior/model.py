@@ -39,16 +39,22 @@ def load() -> ToyPrior:
 
 
 def ksampler(
-    model: Any, conditioning: Any, latents: torch.Tensor, seed: int, mask: torch.Tensor | None = None
+    model: Any,
+    conditioning: Any,
+    latents: torch.Tensor,
+    seed: int,
+    mask: torch.Tensor | None = None,
+    denoise: float = 1.0,
 ) -> torch.Tensor:
-    """The host's KSampler from full noise: 30 Euler steps, schedule `simple`, without guidance.
+    """The host's KSampler: 30 Euler steps, schedule `simple`, without guidance.
 
     latents: (N, 16, 16, 16) in the host's scale.
     mask: (N, 1, H, W), 1 is painted (Set Latent Noise Mask).
+    denoise: where it starts, 1 at full noise.
     """
     latent = {"samples": latents} if mask is None else {"samples": latents, "noise_mask": mask}
     (out,) = stock.common_ksampler(
-        model, seed, EULER_STEPS, 1.0, "euler", "simple", conditioning, conditioning, latent, denoise=1.0
+        model, seed, EULER_STEPS, 1.0, "euler", "simple", conditioning, conditioning, latent, denoise=denoise
     )
     return out["samples"]
 

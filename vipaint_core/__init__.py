@@ -3,7 +3,7 @@
 from .diffusion.coordinate import VARIANCE_EXPLODING, Coordinate, rectified_flow
 from .diffusion.denoiser import Denoiser, Evaluations, Progress
 from .diffusion.jacobian_free import JacobianFree
-from .posterior.chain import HierarchicalPosterior
+from .posterior.chain import HierarchicalPosterior, KeptContent
 from .posterior.fitting import FitState, FittedPosterior, fit, initial_posterior
 from .posterior.storage import load_posterior, save_posterior
 from .presets import PRESETS, FitConfig, Preset, SamplerConfig, ScheduleConfig
@@ -26,6 +26,7 @@ __all__ = [
     "FittedPosterior",
     "HierarchicalPosterior",
     "JacobianFree",
+    "KeptContent",
     "LatentObservation",
     "PixelObservation",
     "Preset",

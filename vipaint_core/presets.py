@@ -171,6 +171,12 @@ class Preset:
             replace(self.sampler, **sampler or {}),
         )
 
+    def keeping_content(self) -> Preset:
+        """The preset for holes of which content is kept: without resampling, whose new noise would forget it, and
+        without particles, whose weights ask how likely it is under the prior.
+        """
+        return self.with_changes(schedule={"resamplings": 1}, sampler={"smc": False})
+
     @property
     def refiner(self) -> Refiner:
         return REFINERS[self.sampler.refiner]
