@@ -9,6 +9,13 @@ WEB_DIRECTORY = "./web"
 
 
 class VIPaintExtension(ComfyExtension):
+    async def on_load(self) -> None:
+        from server import PromptServer
+
+        from .nodes import routes
+
+        routes.register(PromptServer.instance)
+
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         from .nodes import NODES
 

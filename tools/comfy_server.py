@@ -1,17 +1,18 @@
-"""A ComfyUI server with its own base directory, and a client for its HTTP interface.
+"""A local ComfyUI process with its own base directory.
 
     with ComfyServer(checkpoints=[file]) as server:
         entry = server.run(prompt)
         pictures = server.images(entry)
 
-Needs the standard library only. The server writes nothing into the host's folder.
+`tools.comfy_client` has its HTTP interface. Needs the standard library only. The server writes nothing into the host's
+folder.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -19,15 +20,14 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
-import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+
+from tools.comfy_client import ComfyClient, InvalidPrompt, PromptError
+
+__all__ = ["ROOT", "ComfyServer", "InvalidPrompt", "PromptError", "has_cuda", "locate_host"]
 
 ROOT = Path(__file__).resolve().parent.parent
 PACK_NAME = "vipaint"
@@ -46,35 +46,6 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-class InvalidPrompt(ValueError):
-    """The server refused a prompt. `node_errors` is the server's own account, by node id."""
-
-    def __init__(self, message: str, node_errors: dict[str, Any]) -> None:
-        super().__init__(message)
-        self.node_errors = node_errors
-
-
-class PromptError(RuntimeError):
-    """A node failed, or the prompt was interrupted (`interrupted`)."""
-
-    def __init__(
-        self,
-        node_id: str,
-        node_type: str,
-        exception_message: str,
-        exception_type: str,
-        traceback: str,
-        interrupted: bool = False,
-    ) -> None:
-        super().__init__(f"node {node_id!r} ({node_type}): {exception_type}: {exception_message.strip()}\n{traceback}")
-        self.node_id = node_id
-        self.node_type = node_type
-        self.exception_message = exception_message
-        self.exception_type = exception_type
-        self.traceback = traceback
-        self.interrupted = interrupted
-
-
 def locate_host() -> tuple[Path, str]:
     """ComfyUI's folder and interpreter: `COMFYUI_PATH` and `COMFYUI_PYTHON`, or what `run.py` has set up."""
     python = os.environ.get("COMFYUI_PYTHON")
@@ -82,6 +53,12 @@ def locate_host() -> tuple[Path, str]:
         return Path(os.environ["COMFYUI_PATH"]).resolve(), python or sys.executable
     venv = ROOT / ".host" / "venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     return ROOT / ".host" / "ComfyUI", python or str(venv)
+
+
+def pack_version() -> str:
+    """The pack's version, as in pyproject.toml."""
+    found = re.search(r'^version = "([^"]+)"', (ROOT / "pyproject.toml").read_text("utf-8"), re.MULTILINE)
+    return found[1] if found else "unknown"
 
 
 @cache
@@ -109,11 +86,12 @@ def link(source: Path, target: Path) -> None:
             shutil.copy2(source, target)
 
 
-class ComfyServer:
+class ComfyServer(ComfyClient):
     """Context manager: a ComfyUI process in a temporary base directory with this pack and no other.
 
     checkpoints are linked into models/checkpoints. models_dir, if given, is the folder models/vipaint
-    and may be shared between servers. pack is the custom node pack (None: no pack). cpu=None asks torch.
+    and may be shared between servers. pack is the custom node pack (None: no pack). cpu=None asks torch, port=None
+    takes a free one.
     """
 
     def __init__(
@@ -127,8 +105,10 @@ class ComfyServer:
         comfyui: Path | None = None,
         python: str | None = None,
         cpu: bool | None = None,
+        port: int | None = None,
         startup_timeout: float = 300.0,
     ) -> None:
+        super().__init__("")
         found_path, found_python = locate_host()
         self.comfyui = comfyui or found_path
         self.python = python or found_python
@@ -140,11 +120,10 @@ class ComfyServer:
         self.cpu = cpu
         self.startup_timeout = startup_timeout
         self.base: Path | None = None
-        self.port = 0
+        self.port = port or 0
+        self._fixed_port = port
         self._process: subprocess.Popen[bytes] | None = None
         self._log = ""
-        # No proxy: the address is local whatever the environment says.
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def __enter__(self) -> ComfyServer:
         if not (self.comfyui / "main.py").is_file():
@@ -181,7 +160,8 @@ class ComfyServer:
             # Not `link`: a copy would not be shared.
             self.models_dir.mkdir(parents=True, exist_ok=True)
             (base / "models" / PACK_NAME).symlink_to(self.models_dir.resolve(), target_is_directory=True)
-        self.port = free_port()
+        self.port = self._fixed_port or free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
         cpu = not has_cuda(self.python) if self.cpu is None else self.cpu
         command = [self.python, "-u", "-c", _LAUNCH, str(self.comfyui / "main.py")]
         command += ["--port", str(self.port), "--listen", "127.0.0.1", "--base-directory", str(base)]
@@ -199,7 +179,7 @@ class ComfyServer:
             )
         deadline = time.monotonic() + self.startup_timeout
         while True:
-            self._require_alive("at its start")
+            self.require_alive("at its start")
             try:
                 self._get("/system_stats", timeout=5)
                 return
@@ -234,120 +214,18 @@ class ComfyServer:
         return "\n".join(self.log().splitlines()[-lines:])
 
     @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    @property
     def pid(self) -> int | None:
         return None if self._process is None else self._process.pid
 
-    def _require_alive(self, when: str) -> None:
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def require_alive(self, when: str) -> None:
         if self._process is None:
             raise RuntimeError("ComfyServer: not running; use it inside its `with` block")
         code = self._process.poll()
         if code is not None:
             raise RuntimeError(f"ComfyServer: the server ended {when} with exit code {code}. Log:\n{self.tail()}")
-
-    def _request(self, request: urllib.request.Request | str, timeout: float) -> bytes:
-        with self._opener.open(request, timeout=timeout) as response:
-            body: bytes = response.read()
-            return body
-
-    def _get(self, path: str, timeout: float = 30) -> Any:
-        return json.loads(self._request(self.url + path, timeout))
-
-    def _post(self, path: str, body: bytes, content_type: str) -> bytes:
-        request = urllib.request.Request(self.url + path, data=body, headers={"Content-Type": content_type})
-        return self._request(request, 60)
-
-    def upload_image(self, path: Path, name: str | None = None) -> str:
-        """Puts a picture into the server's input folder; returns the name for LoadImage."""
-        name = name or path.name
-        boundary = uuid.uuid4().hex
-        body = (
-            f'--{boundary}\r\nContent-Disposition: form-data; name="overwrite"\r\n\r\ntrue\r\n'
-            f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="{name}"\r\n'
-            "Content-Type: application/octet-stream\r\n\r\n"
-        ).encode() + path.read_bytes()
-        body += f"\r\n--{boundary}--\r\n".encode()
-        answer = json.loads(self._post("/upload/image", body, f"multipart/form-data; boundary={boundary}"))
-        return str(answer["name"])
-
-    def queue(self, prompt: Mapping[str, Any]) -> str:
-        """Queues a workflow in API format; returns its id. Raises InvalidPrompt where the server refuses any of it.
-
-        A server that refuses some of the outputs runs the others: that prompt is taken back here.
-        """
-        body = json.dumps({"prompt": prompt, "client_id": uuid.uuid4().hex}).encode()
-        try:
-            text = self._post("/prompt", body, "application/json").decode()
-            answer = json.loads(text)
-            if not answer.get("node_errors"):
-                return str(answer["prompt_id"])
-            self._post("/queue", json.dumps({"delete": [answer["prompt_id"]]}).encode(), "application/json")
-            self.interrupt(answer["prompt_id"])
-        except urllib.error.HTTPError as error:
-            text = error.read().decode("utf-8", errors="replace")
-            if error.code != 400:
-                raise RuntimeError(f"ComfyServer: POST /prompt answered {error.code}: {text}") from error
-        raise _invalid_prompt(text)
-
-    def wait(
-        self, prompt_id: str, timeout: float = 600.0, on_poll: Callable[[float], None] | None = None
-    ) -> dict[str, Any]:
-        """Waits for a prompt's history entry; `on_poll` gets the seconds waited. Raises PromptError, TimeoutError."""
-        begin = time.monotonic()
-        while True:
-            self._require_alive(f"while prompt {prompt_id} ran")
-            # A socket error means that the server is busy or has just died: the next round tells which.
-            with contextlib.suppress(OSError):
-                entry = self._get(f"/history/{prompt_id}").get(prompt_id)
-                if entry is not None:
-                    _require_success(entry)
-                    return dict(entry)
-            waited = time.monotonic() - begin
-            if waited > timeout:
-                raise TimeoutError(f"ComfyServer: prompt {prompt_id} not done within {timeout:.0f} s:\n{self.tail()}")
-            if on_poll is not None:
-                on_poll(waited)
-            time.sleep(min(0.05 + 0.1 * waited, 0.5))
-
-    def run(self, prompt: Mapping[str, Any], timeout: float = 600.0) -> dict[str, Any]:
-        """Queues a workflow and waits for its history entry."""
-        return self.wait(self.queue(prompt), timeout)
-
-    def images(self, entry: Mapping[str, Any]) -> dict[str, list[bytes]]:
-        """Files of the pictures in a history entry, by node id."""
-        found: dict[str, list[bytes]] = {}
-        for node_id, output in entry["outputs"].items():
-            for item in output.get("images", ()):
-                query = urllib.parse.urlencode({key: item[key] for key in ("filename", "subfolder", "type")})
-                found.setdefault(node_id, []).append(self._request(f"{self.url}/view?{query}", 60))
-        return found
-
-    def clear_history(self) -> None:
-        """Deletes the server's record of finished prompts."""
-        self._post("/history", json.dumps({"clear": True}).encode(), "application/json")
-
-    def interrupt(self, prompt_id: str | None = None) -> None:
-        """Interrupts the running prompt; with an id only if that prompt is the running one."""
-        body = json.dumps({} if prompt_id is None else {"prompt_id": prompt_id}).encode()
-        self._post("/interrupt", body, "application/json")
-
-    def free(self) -> None:
-        """Offloads all models before the server takes the prompt after the next at the latest."""
-        self._post("/free", json.dumps({"unload_models": True}).encode(), "application/json")
-
-    def running(self) -> list[str]:
-        """Ids of the prompts being executed."""
-        return [str(item[1]) for item in self._get("/queue")["queue_running"]]
-
-    def object_info(self, name: str) -> dict[str, Any]:
-        """The server's description of a node class. Raises ValueError where it has none of that name."""
-        found = self._get(f"/object_info/{urllib.parse.quote(name)}").get(name)
-        if found is None:
-            raise ValueError(f"ComfyServer: expected a node {name!r}, the server has none. Log:\n{self.tail()}")
-        return dict(found)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -374,40 +252,3 @@ def _group_exists(group: int) -> bool:
     except (ProcessLookupError, PermissionError):
         return False
     return True
-
-
-def _invalid_prompt(text: str) -> InvalidPrompt:
-    """The exception for the body of an answer 400 to /prompt."""
-    try:
-        answer = json.loads(text)
-    except ValueError:
-        return InvalidPrompt(f"the server refused the prompt: {text}", {})
-    error = answer.get("error") or {}
-    lines = [f"the server refused the prompt: {_sentence(error)}" if isinstance(error, dict) else str(error)]
-    node_errors = answer.get("node_errors") or {}
-    for node_id, node in node_errors.items():
-        lines += [f"  node {node_id!r} ({node.get('class_type')}): {_sentence(item)}" for item in node["errors"]]
-    return InvalidPrompt("\n".join(lines), dict(node_errors))
-
-
-def _sentence(error: Mapping[str, Any]) -> str:
-    return ": ".join(str(error[key]) for key in ("message", "details") if error.get(key))
-
-
-def _require_success(entry: Mapping[str, Any]) -> None:
-    status = entry.get("status") or {}
-    for event, data in status.get("messages", ()):
-        if event == "execution_error":
-            raise PromptError(
-                str(data["node_id"]),
-                str(data["node_type"]),
-                str(data["exception_message"]),
-                str(data["exception_type"]),
-                "".join(data["traceback"]),
-            )
-        if event == "execution_interrupted":
-            message = "the prompt was interrupted"
-            node_id, node_type = str(data["node_id"]), str(data["node_type"])
-            raise PromptError(node_id, node_type, message, "InterruptProcessingException", "", interrupted=True)
-    if status.get("status_str") == "error":
-        raise PromptError("", "", f"no node named in {status}", "unknown", "")
