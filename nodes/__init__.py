@@ -11,6 +11,8 @@ from .mask import VIPaintMask
 from .posterior_files import VIPaintLoadPosterior, VIPaintSavePosterior
 from .restore import VIPaintRestore
 from .sample import VIPaintSample
+from .sampler import VIPaintSampler
+from .sigmas import VIPaintSigmas
 from .uncertainty import VIPaintUncertainty
 from .unconditional import VIPaintUnconditional
 
@@ -21,6 +23,8 @@ NODES = (
     VIPaintSample,
     VIPaintSavePosterior,
     VIPaintLoadPosterior,
+    VIPaintSampler,
+    VIPaintSigmas,
     VIPaintMask,
     VIPaintCrop,
     VIPaintComposite,

@@ -32,7 +32,7 @@ from ..vipaint_core import (
 from ..vipaint_core.problem.observation import Observation
 from . import validation
 from .host.decoder import HostDecoder
-from .host.denoiser import Conditioning, SamplingInputs
+from .host.denoiser import Conditioning, GuidedModel, SamplingInputs
 from .host.memory import MemoryDemand, not_finite, run_within_memory
 from .host.model_info import ModelInfo, level_of_strength, model_info
 from .host.progress import reporter
@@ -96,10 +96,14 @@ def sampling_inputs(
     return SamplingInputs(model, info, positive, negative, cfg, seed, gradients)
 
 
-def run_method(inputs: SamplingInputs, method: Method[T_co]) -> T_co:
-    """Runs a method inside the host, in the memory that there is. Raises InputError."""
+def run_method(inputs: GuidedModel, method: Method[T_co], report: Callable[[Progress], None] | None = None) -> T_co:
+    """Runs a method inside the host, in the memory that there is. Raises InputError.
+
+    report: hears of its progress, the host's bar where None.
+    """
     state = RunState()
-    report = reporter(inputs.model, inputs.info, method.fit_calls, method.draw_calls)
+    if report is None:
+        report = reporter(inputs.model, inputs.info, method.fit_calls, method.draw_calls)
 
     def work(denoiser: Denoiser, device: torch.device, batch: int) -> T_co:
         return method.run(Run(denoiser, device, batch, inputs.seed, state, report))

@@ -61,6 +61,13 @@ def preset_input() -> io.Input:
     return io.Combo.Input("preset", options=list(PRESETS), default="balanced", tooltip=words)
 
 
+def sigmas_preset_input() -> io.Input:
+    """Presets that any levels can be sampled by: those without a fit."""
+    presets = [preset for preset in PRESETS.values() if not preset.fit.steps]
+    words = " ".join(f"{preset.name}: {preset.description}" for preset in presets)
+    return io.Combo.Input("preset", options=[preset.name for preset in presets], default="balanced", tooltip=words)
+
+
 def picture_inputs() -> list[io.Input]:
     return [
         io.Latent.Input(

@@ -11,7 +11,7 @@ from .problem.crosstalk import measure_crosstalk
 from .problem.observation import LatentObservation
 from .problem.pixels import PixelObservation
 from .sampling.driver import DrawMethod, SampleResult, SampleState, draw_fills
-from .sampling.posterior_sampling import posterior_method, sample
+from .sampling.posterior_sampling import descent_method, posterior_method, sample
 from .sampling.restoration import RestorationConfig, restoration_method, restore
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "SampleState",
     "SamplerConfig",
     "ScheduleConfig",
+    "descent_method",
     "draw_fills",
     "fit",
     "initial_posterior",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -188,8 +188,18 @@ class Preset:
 
     def descent(self, s: float) -> list[LevelStep]:
         """The steps from the lowest keypoint s to 0, one network call each."""
+        schedule = self.schedule
+        return self.steps_through(karras_levels(s, schedule.steps, schedule.s_min, schedule.rho))
+
+    def levels(self, keypoints: Sequence[float]) -> list[float]:
+        """All noise levels of a fill, from the highest of its keypoints s_1 < ... < s_K to 0."""
+        schedule = self.schedule
+        below = karras_levels(keypoints[0], schedule.steps, schedule.s_min, schedule.rho)
+        return [*reversed(keypoints[1:]), *below]
+
+    def steps_through(self, levels: Sequence[float]) -> list[LevelStep]:
+        """The steps through any falling levels, one network call each."""
         schedule, sampler = self.schedule, self.sampler
-        levels = karras_levels(s, schedule.steps, schedule.s_min, schedule.rho)
         steps: list[LevelStep] = []
         for high, low in pairwise(levels):
             # Particles are weighed once at least.
