@@ -5,7 +5,7 @@
     batch PICTURES --out FILLS [OPTIONS]
                         paint a folder of pictures on any number of ComfyUI servers; see docs/batch.md
     test [PYTEST ARGS]  ruff, format check, mypy and pytest
-    benchmark gmm|toy|ablation|restoration [OPTIONS]
+    benchmark toy|sizes|gmm|ablation|restoration [OPTIONS]
                         tables against exact answers, into benchmarks/results/; --quick: minutes, into output/;
                         --tables: of what is there, nothing is computed
     benchmark compare [COMMIT] [OPTIONS]
@@ -452,7 +452,19 @@ def benchmark(host: Host, arguments: Sequence[str]) -> int:
     return call([host.python, "-m", f"benchmarks.{arguments[0]}", *arguments[1:]], host.env())
 
 
-BENCHMARKS = ("toy", "gmm", "restoration", "ablation", "strength", "memory", "speed", "soak", "batch", "compare")
+BENCHMARKS = (
+    "toy",
+    "sizes",
+    "gmm",
+    "restoration",
+    "ablation",
+    "strength",
+    "memory",
+    "speed",
+    "soak",
+    "batch",
+    "compare",
+)
 COMMANDS = {"demo": demo, "test": test, "benchmark": benchmark}
 
 

@@ -28,6 +28,7 @@ from ..vipaint_core import (
     fit,
     initial_posterior,
     posterior_method,
+    reachable_level,
 )
 from ..vipaint_core.problem.observation import Observation
 from . import validation
@@ -184,8 +185,12 @@ class FitAndDraw:
         return Draws(fitted.observation, posterior_method(fitted.preset, fitted.posterior), self.fills)
 
     @property
+    def _largest_level(self) -> float:
+        return reachable_level(self.info.largest_level, self.observation.shape)
+
+    @property
     def _start(self) -> HierarchicalPosterior:
-        return initial_posterior(self.observation, self.preset.fit, self.info.largest_level, self.content)
+        return initial_posterior(self.observation, self.preset, self._largest_level, self.content)
 
     @property
     def _config(self) -> FitConfig:
@@ -223,7 +228,7 @@ class FitAndDraw:
             self.observation.to(run.device),
             self.preset,
             run.seed,
-            s_max=self.info.largest_level,
+            s_max=self._largest_level,
             family=self.info.family,
             content=None if self.content is None else self.content.to(run.device),
             state=run.state.fitting,

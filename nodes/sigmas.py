@@ -8,7 +8,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
-from ..vipaint_core import PRESETS
+from ..vipaint_core import PRESETS, reachable_level
 from ..vipaint_core.diffusion.levels import clip_levels, levels_from
 from . import sockets, validation
 from .errors import InputError, names_node
@@ -75,7 +75,7 @@ class VIPaintSigmas(io.ComfyNode):
         samples = validation.check_latent(info, latent_image)
         shape = info.channels, int(samples.shape[-2]), int(samples.shape[-1])
         chosen = PRESETS[preset].at_size(shape)
-        keypoints = clip_levels(chosen.fit.keypoints, info.largest_level)
+        keypoints = clip_levels(chosen.fit.keypoints, reachable_level(info.largest_level, shape))
         if strength < 1:
             keypoints = levels_from(keypoints, min(level_of_strength(model, info.coordinate, strength), keypoints[-1]))
         levels, rest = chosen.levels(keypoints), [0.0]

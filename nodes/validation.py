@@ -10,7 +10,7 @@ import torch
 from comfy.sd import VAE
 from comfy_api.latest import io
 
-from ..vipaint_core import FittedPosterior
+from ..vipaint_core import FittedPosterior, reachable_level
 from ..vipaint_core.imaging.masks import snapped
 from .errors import InputError
 from .host.model_info import ModelInfo
@@ -264,7 +264,8 @@ def check_posterior(info: ModelInfo, fitted: Any) -> None:
         raise InputError(
             "posterior", "finite numbers", "NaN or infinity", "Fit again, with a lower cfg or another preset."
         )
-    highest, limit = fitted.posterior.levels[-1], info.largest_level
+    highest = fitted.posterior.levels[-1]
+    limit = reachable_level(info.largest_level, fitted.observation.shape)
     if highest > limit * 1.001:
         raise InputError(
             "posterior",

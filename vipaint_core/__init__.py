@@ -1,5 +1,6 @@
 """VIPaint's mathematics: torch only, no host."""
 
+from .diffusion.coarse_grids import CoarseGridDenoiser, reachable_level
 from .diffusion.coordinate import VARIANCE_EXPLODING, Coordinate, rectified_flow
 from .diffusion.denoiser import Denoiser, Evaluations, Progress
 from .diffusion.jacobian_free import JacobianFree
@@ -17,6 +18,7 @@ from .sampling.restoration import RestorationConfig, restoration_method, restore
 __all__ = [
     "PRESETS",
     "VARIANCE_EXPLODING",
+    "CoarseGridDenoiser",
     "Coordinate",
     "Denoiser",
     "DrawMethod",
@@ -43,6 +45,7 @@ __all__ = [
     "load_posterior",
     "measure_crosstalk",
     "posterior_method",
+    "reachable_level",
     "rectified_flow",
     "restoration_method",
     "restore",

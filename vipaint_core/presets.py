@@ -1,4 +1,7 @@
-"""Every number of every preset: how to fit, at which levels to descend, and how to step down."""
+"""Every number of every preset: how to fit, at which levels to descend, and how to step down.
+
+Levels are those for latents of 16 x 16 cells; see `Preset.at_size` for larger ones.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
+from .diffusion.coarse_grids import size_factor
 from .diffusion.levels import check_levels, karras_levels
 from .refiners import REFINERS
 from .refiners.common import LevelStep, Refiner
@@ -145,13 +149,17 @@ class SamplerConfig:
 
 @dataclass(frozen=True)
 class Preset:
-    """How to fit a posterior and how to turn it into pictures, under one name."""
+    """How to fit a posterior and how to turn it into pictures, under one name.
+
+    relative_levels: upper levels grow with the latents, see `at_size`; published presets keep theirs.
+    """
 
     name: str
     description: str
     fit: FitConfig
     schedule: ScheduleConfig = ScheduleConfig()
     sampler: SamplerConfig = SamplerConfig()
+    relative_levels: bool = True
 
     def with_changes(
         self,
@@ -169,6 +177,22 @@ class Preset:
             replace(self.fit, **fit or {}),
             replace(self.schedule, **schedule or {}),
             replace(self.sampler, **sampler or {}),
+            self.relative_levels,
+        )
+
+    def at_size(self, shape: tuple[int, int, int]) -> Preset:
+        """The preset for latents (C, H, W).
+
+        Where noise drowns every alternative, and where alternatives of the whole picture are decided, the level grows
+        with the number of cells (see `size_factor`): the keypoints, and the levels from which on steps are resampled
+        and of second order. What is decided on few cells is decided at the same level in every picture: the levels
+        where guidance and the descent end stay.
+        """
+        factor = size_factor(shape) if self.relative_levels else 1.0
+        return self.with_changes(
+            fit={"keypoints": tuple(factor * s for s in self.fit.keypoints)},
+            schedule={"resample_below": factor * self.schedule.resample_below},
+            sampler={"second_order_below": factor * self.sampler.second_order_below},
         )
 
     def keeping_content(self) -> Preset:
@@ -239,6 +263,7 @@ PAPER = Preset(
     FitConfig(keypoints=(1.0, 3.0), steps=50, draws=5, learning_rate=0.02, calibrated=False, v_range=(0.01, 100.0)),
     ScheduleConfig(steps=400),
     SamplerConfig(refiner="dps"),
+    relative_levels=False,
 )
 
 PRESETS = {

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import importlib
 from collections.abc import Iterator
 from typing import Any
 from weakref import WeakSet
 
-import comfy.conds
-import comfy.controlnet
 import comfy.model_management
 import torch
 from torch.overrides import TorchFunctionMode
@@ -116,40 +113,3 @@ def differentiable(roots: list[torch.nn.Module]) -> Iterator[None]:
     finally:
         for parameter in wanted:
             parameter.requires_grad_(True)
-
-
-@contextlib.contextmanager
-def ordinary_conditioning(model_wrap: Any) -> Iterator[None]:
-    """Replaces inference tensors of the guider's processed conditioning by clones for the time being."""
-    before = model_wrap.conds
-    model_wrap.conds = _ordinary(before, {})
-    try:
-        yield
-    finally:
-        # The host cleans up what it has prepared, not our copies.
-        model_wrap.conds = before
-
-
-def _ordinary(value: Any, known: dict[int, Any]) -> Any:
-    """A copy without inference tensors. The host compares by identity, hence one copy per object."""
-    if id(value) in known:
-        return known[id(value)]
-    result = value
-    if isinstance(value, torch.Tensor):
-        result = value.clone() if value.is_inference() else value
-    elif isinstance(value, dict):
-        result = {key: _ordinary(item, known) for key, item in value.items()}
-    elif isinstance(value, list):
-        result = [_ordinary(item, known) for item in value]
-    elif isinstance(value, tuple):
-        items = [_ordinary(item, known) for item in value]
-        result = type(value)(*items) if hasattr(value, "_fields") else tuple(items)
-    elif isinstance(value, comfy.conds.CONDRegular):
-        result = copy.copy(value)
-        result.cond = _ordinary(value.cond, known)
-    elif isinstance(value, comfy.controlnet.ControlBase):
-        result = copy.copy(value)
-        for name in ("previous_controlnet", "cond_hint_original", "extra_concat_orig"):
-            setattr(result, name, _ordinary(getattr(value, name), known))
-    known[id(value)] = result
-    return result

@@ -17,17 +17,17 @@ import comfy.samplers
 import torch
 from comfy.model_patcher import ModelPatcher
 
-from ...vipaint_core import Denoiser, JacobianFree
+from ...vipaint_core import CoarseGridDenoiser, Denoiser, JacobianFree
 from ...vipaint_core.diffusion.jacobian_free import step_for
 from .autograd import (
     OverwrittenTensorError,
     PlainKernels,
     differentiable,
     gradients,
-    ordinary_conditioning,
     refuse_backward_outside,
 )
 from .checkpointing import checkpointed
+from .conditioning import Conds, conditioning_at, replaced_conditioning, without_inference_tensors
 from .failures import named_failures
 from .loading import check_weights, for_gradients, loaded_beside
 from .model_info import ModelInfo
@@ -177,9 +177,12 @@ class _Runner(comfy.samplers.Sampler, Generic[T]):
         self.started = True
         options = {"model_options": extra_args.get("model_options", {}), "seed": extra_args.get("seed")}
         ambient = torch.is_inference_mode_enabled()
-        denoiser: Denoiser = HostDenoiser(model_wrap, options, self.info, self.backward, ambient)
+        size = tuple(noise.shape[-2:])
+        denoiser: Denoiser = HostDenoiser(model_wrap, options, self.info, size, self.backward, ambient)
         if self.secant is not None:
             denoiser = JacobianFree(denoiser, self.secant)
+        if math.isfinite(self.info.largest_level):
+            denoiser = CoarseGridDenoiser(denoiser, self.info.largest_level)
         patchers = [model_wrap.model_patcher, *loaded_beside(model_wrap)] if self.backward else self.extra_networks
         with torch.inference_mode(False), torch.no_grad(), contextlib.ExitStack() as stack:
             if patchers:
@@ -187,7 +190,8 @@ class _Runner(comfy.samplers.Sampler, Generic[T]):
                 networks = [patcher.model for patcher in patchers]
                 stack.enter_context(differentiable(networks))
                 if self.backward:
-                    stack.enter_context(ordinary_conditioning(model_wrap))
+                    conds = without_inference_tensors(model_wrap.conds)
+                    stack.enter_context(replaced_conditioning(model_wrap, conds))
                 if self.in_blocks:
                     stack.enter_context(checkpointed(networks, PlainKernels))
             self.results.append(self.work(denoiser, noise.device))
@@ -198,10 +202,21 @@ class HostDenoiser:
     """The core's denoiser: the host's CFG-combined prediction of x0, in the core's coordinate."""
 
     def __init__(
-        self, model_wrap: Any, options: dict[str, Any], info: ModelInfo, differentiable: bool, ambient: bool
+        self,
+        model_wrap: Any,
+        options: dict[str, Any],
+        info: ModelInfo,
+        size: tuple[int, ...],
+        differentiable: bool,
+        ambient: bool,
     ) -> None:
-        """ambient: whether the host runs nodes in inference mode."""
+        """size: (height, width) of the latents that the conditioning was processed for.
+        ambient: whether the host runs nodes in inference mode.
+        """
         self._model_wrap, self._options, self._info = model_wrap, options, info
+        self._size = size
+        # Of other sizes, by size.
+        self._conds: dict[tuple[int, ...], Conds] = {}
         self._differentiable, self._inside = differentiable, False
         # As the host's own samplers run it, but for what autograd will meet again.
         self._inference = ambient and not differentiable
@@ -227,8 +242,20 @@ class HostDenoiser:
         return x0.clone()
 
     def _predict(self, z: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-        x0: torch.Tensor = self._model_wrap(self._info.add_frame_axis(z), sigma, **self._options)
+        z = self._info.add_frame_axis(z)
+        with self._conditioning_for(z):
+            x0: torch.Tensor = self._model_wrap(z, sigma, **self._options)
         return self._info.drop_frame_axis(x0)
+
+    def _conditioning_for(self, z: torch.Tensor) -> contextlib.AbstractContextManager[None]:
+        """The conditioning for latents of this size: that of the guider, or one processed anew and kept."""
+        size = tuple(z.shape[-2:])
+        if size == self._size:
+            return contextlib.nullcontext()
+        if size not in self._conds:
+            conds = conditioning_at(self._model_wrap, z.detach(), self._size[-1] // size[-1])
+            self._conds[size] = without_inference_tensors(conds) if self._differentiable else conds
+        return replaced_conditioning(self._model_wrap, self._conds[size])
 
     @contextlib.contextmanager
     def gradients(self) -> Iterator[None]:

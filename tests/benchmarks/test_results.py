@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks import ablation, gmm, memory, restoration, speed, toy
+from benchmarks import ablation, gmm, memory, restoration, sizes, speed, toy
 from benchmarks.harness.benchmark import DOCUMENT
 from benchmarks.harness.results import RESULTS, read_rows
 
-BENCHMARKS = [module.BENCHMARK for module in (ablation, gmm, memory, restoration, speed, toy)]
+BENCHMARKS = [module.BENCHMARK for module in (ablation, gmm, memory, restoration, sizes, speed, toy)]
 
 
 @pytest.mark.parametrize("benchmark", BENCHMARKS, ids=lambda benchmark: benchmark.name)

@@ -10,7 +10,7 @@ import torch
 
 from ..diffusion.denoiser import CountingDenoiser, Denoiser, Evaluations, Progress
 from ..diffusion.levels import clip_levels, levels_from
-from ..presets import FitConfig, Preset
+from ..presets import Preset
 from ..problem.observation import LatentObservation
 from .chain import HierarchicalPosterior, KeptContent
 from .objective import negative_bound
@@ -47,12 +47,13 @@ class FitState:
 
 
 def initial_posterior(
-    observation: LatentObservation, config: FitConfig, s_max: float = math.inf, content: KeptContent | None = None
+    observation: LatentObservation, preset: Preset, s_max: float = math.inf, content: KeptContent | None = None
 ) -> HierarchicalPosterior:
-    """The analytic start of a fit; s_max: the largest level that the model knows.
+    """The analytic start of a fit; s_max: the largest level that the denoiser knows.
 
     content: what the hole keeps in part. Its level is the top keypoint then, in place of all above it.
     """
+    config = preset.at_size(observation.shape).fit
     levels = clip_levels(config.keypoints, s_max)
     if content is None:
         return HierarchicalPosterior.initial(observation, levels, config.eta)
@@ -76,7 +77,7 @@ def fit(
 
     denoiser: differentiable in u where `preset.needs_gradient`.
     seed: fixes every draw, on the CPU, so that a device changes rounding only.
-    s_max: the largest level that the model knows.
+    s_max: the largest level that the denoiser knows.
     content: what the hole keeps in part. The top keypoint is given by it, and not fitted, and the preset becomes
         that of `keeping_content`.
     state: an earlier, unfinished fit of the same arguments, continued in place; an exception raised by the callback
@@ -84,7 +85,7 @@ def fit(
     """
     if content is not None:
         preset = preset.keeping_content()
-    start = initial_posterior(observation, preset.fit, s_max, content)
+    start = initial_posterior(observation, preset, s_max, content)
     levels = start.levels
     config = replace(preset.fit, keypoints=levels)
     scale = torch.tensor(levels, dtype=start.mu.dtype, device=start.mu.device).reshape(-1, 1, 1, 1, 1)

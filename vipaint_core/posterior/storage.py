@@ -115,7 +115,10 @@ def _preset(given: dict[str, Any]) -> Preset:
     for name in ("keypoints", "v_range"):
         fit[name] = tuple(fit[name]) if fit[name] is not None else None
     configs = FitConfig(**fit), ScheduleConfig(**given["schedule"]), SamplerConfig(**given["sampler"])
-    return Preset(given["name"], given["description"], *configs)
+    relative = given["relative_levels"]
+    if not isinstance(relative, bool):
+        raise ValueError(f"preset: expected relative_levels to be true or false, found {relative!r}")
+    return Preset(given["name"], given["description"], *configs, relative)
 
 
 def _parse_version_2(tensors: Mapping[str, torch.Tensor], header: dict[str, Any]) -> tuple[LatentObservation, Preset]:
@@ -146,7 +149,9 @@ def _parse_version_2(tensors: Mapping[str, torch.Tensor], header: dict[str, Any]
         tensors["latent"], tensors["seen"], header["sigma_y"], tensors.get("spill"), tensors.get("leak")
     )
     # What is left are the name, the description, and fields that are not ours.
-    return observation, _preset({**old, "fit": fit, "schedule": schedule, "sampler": sampler})
+    # Its levels were those of every size.
+    preset = {**old, "fit": fit, "schedule": schedule, "sampler": sampler, "relative_levels": False}
+    return observation, _preset(preset)
 
 
 def _packed(operator: LinearOperator, place: str, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:

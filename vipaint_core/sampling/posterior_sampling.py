@@ -19,7 +19,8 @@ from .smc import twisted_smc
 
 def posterior_method(preset: Preset, posterior: HierarchicalPosterior) -> DrawMethod[LatentObservation]:
     """Fills through the chain of a posterior, on whichever device it lies, and then by the preset's descent."""
-    steps = preset.descent(posterior.levels[0])
+    _, _, channels, height, width = posterior.mu.shape
+    steps = preset.at_size((channels, height, width)).descent(posterior.levels[0])
 
     def draw(
         denoiser: CountingDenoiser, observation: LatentObservation, image: torch.Tensor, noise: RowNoise

@@ -146,8 +146,8 @@ def test_interrupted_fit_continues_to_the_same_result(name: str) -> None:
 )
 def test_content_is_kept_from_its_own_level(level: float, s_max: float, expected: tuple[float, ...]) -> None:
     observation = half_observed(GaussianPrior.unit(SHAPE))
-    content = KeptContent(normal(1, *SHAPE, seed=4), level)
-    assert initial_posterior(observation, FitConfig(LEVELS[4]), s_max, content).levels == expected
+    content, preset = KeptContent(normal(1, *SHAPE, seed=4), level), Preset("", "", FitConfig(LEVELS[4]))
+    assert initial_posterior(observation, preset, s_max, content).levels == expected
 
 
 def test_a_fit_leaves_content_as_it_was_given() -> None:
@@ -156,7 +156,7 @@ def test_a_fit_leaves_content_as_it_was_given() -> None:
     observation, preset = half_observed(prior), PRESETS["paper-2"].with_changes(fit={"steps": 6})
     heard: list[Progress] = []
     fitted = fit(prior, observation, preset, 0, content=content, callback=heard.append).posterior
-    start = initial_posterior(observation, preset.fit, content=content)
+    start = initial_posterior(observation, preset, content=content)
     assert fitted.levels == (1.0, 1.5) and torch.equal(fitted.mu[1], start.mu[1])
     assert torch.equal(fitted.log_tau[1], start.log_tau[1])
     assert (fitted.mu[0] - start.mu[0]).abs().max() > 0.01

@@ -1,0 +1,270 @@
+"""Inpainting at the latent sizes of larger pictures, against exact answers.
+
+    python3 run.py benchmark sizes [--pictures 4] [--fills 16] [--cells 16 32 64 128] [--methods NAME ...] [--quick]
+
+The toy prior is enlarged exactly (`portraits/enlarged.py`), so that holes, evidence and posteriors are those of the toy
+benchmark at every size. A model without a largest level (flows) stands beside one that ends at 14.6, as SD1.5 and SDXL.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise, product
+from typing import Any
+
+import torch
+from einops import repeat
+
+from benchmarks.harness.benchmark import Axis, Benchmark, Count, IsNeeded, Options, Summary
+from benchmarks.harness.host import PACK, sampling_inputs
+from benchmarks.harness.keys import digest
+from benchmarks.harness.results import commit
+from benchmarks.harness.tables import Column, legend, markdown, sections
+from benchmarks.portraits.enlarged import EnlargedPrior, block_means, enlarged_observation
+from benchmarks.portraits.prior import HELD_OUT, SEED, checkpoint, held_out, prior
+from benchmarks.portraits.scores import VALID
+from benchmarks.toy import judge
+from toy_prior import model as toy
+from toy_prior import pictures
+
+core: Any = PACK.core
+SIDE = toy.LATENT_SHAPE[-1]
+CELLS = (16, 32, 64, 128)
+# By the largest noise level of the model.
+FAMILIES = {"no largest level": math.inf, "s <= 14.6": 14.6}
+# Beside the toy benchmark's holes: nothing is visible.
+EVERYTHING = "everything"
+HOLES = (*pictures.MASKS, EVERYTHING)
+FIXED, ANCESTRAL = "balanced, levels of 16 x 16 cells", "ancestral, 60 steps"
+PRESETS = {name: core.PRESETS[name] for name in ("balanced", "thorough", "fast")}
+PRESETS[FIXED] = replace(core.PRESETS["balanced"], relative_levels=False)
+BASELINES = ("blended", "ding", "langevin")
+METHODS = (*PRESETS, ANCESTRAL, *BASELINES)
+QUICK = ("balanced", FIXED)
+
+
+@dataclass(frozen=True)
+class Score:
+    """A method on one hole at one size; shares are in [0, 1], passes per fill. See `COLUMNS`."""
+
+    family: str
+    cells: int
+    hole: str
+    method: str
+    pictures: int
+    fills: int
+    valid: float
+    consistent: float
+    both: float
+    tv: float | None
+    floor: float | None
+    modes: float | None
+    forward: float
+    backward: float
+    commit: str
+    key: str
+
+
+Draw = Callable[[Any, Any, float, int], Any]
+
+
+def preset_draw(name: str) -> Draw:
+    """As VIPaint Inpaint draws with the preset; beyond its largest level the model is asked on coarser grids."""
+
+    def draw(denoiser: Any, observation: Any, s_max: float, fills: int) -> Any:
+        if math.isfinite(s_max):
+            denoiser = core.CoarseGridDenoiser(denoiser, s_max)
+            s_max = core.reachable_level(s_max, observation.shape)
+        fitted = core.fit(denoiser, observation, PRESETS[name], SEED, s_max=s_max)
+        return core.sample(denoiser, fitted, SEED, fills)
+
+    return draw
+
+
+def ancestral_draw(denoiser: Any, observation: Any, s_max: float, fills: int) -> Any:
+    """The prior as stock sampling draws it: from noise of the model's largest level, without an observation."""
+    levels = core.diffusion.levels.karras_levels(min(s_max, 80.0), 60, s_min=0.03, rho=7)
+
+    def draw(denoiser: Any, _observation: Any, _image: torch.Tensor, noise: Any) -> torch.Tensor:
+        u = levels[0] * noise()
+        with torch.no_grad():
+            for s, s_next in pairwise(levels):
+                mean, variance = core.diffusion.transition.transition(u, denoiser(u, s), s, s_next)
+                u = mean + variance.sqrt() * noise() if s_next else mean
+        return u
+
+    method = core.DrawMethod(draw, len(levels) - 1, needs_gradient=False)
+    return core.draw_fills(denoiser, observation, method, SEED, fills)
+
+
+def baseline_draw(name: str) -> Draw:
+    def draw(denoiser: Any, observation: Any, s_max: float, fills: int) -> Any:
+        return core.baselines.run_baseline(name, denoiser, observation, SEED, fills, s_max=s_max)
+
+    return draw
+
+
+DRAWS: dict[str, Draw] = {name: preset_draw(name) for name in PRESETS}
+DRAWS |= {ANCESTRAL: ancestral_draw, **{name: baseline_draw(name) for name in BASELINES}}
+
+
+def hole_of(name: str) -> torch.Tensor:
+    """(H, W) bool."""
+    return torch.ones(pictures.SIZE, pictures.SIZE, dtype=torch.bool) if name == EVERYTHING else pictures.hole(name)
+
+
+def score(family: str, cells: int, name: str, method: str, count: int, fills: int) -> Score:
+    """A method on one hole in the first `count` held-out pictures."""
+    model, vae = prior()
+    inputs = sampling_inputs(model, PACK.host.text_inputs.zero_conditioning(model), seed=SEED)
+    hole, truth = hole_of(name), held_out(count)
+    originals = pictures.render(truth)
+    image = originals.movedim(1, -1)
+    mask = repeat(hole.float(), "h w -> n h w", n=count)
+    factor = cells // SIDE
+    with torch.inference_mode():
+        picture = PACK.observation.PictureInputs(None, image, mask, vae)
+        small = PACK.observation.observe(inputs.info, picture, with_crosstalk=method in PRESETS)
+    observation = enlarged_observation(small, factor, SEED)
+
+    def work(denoiser: Any, _device: torch.device) -> Any:
+        return DRAWS[method](EnlargedPrior(denoiser, SIDE), observation, FAMILIES[family], fills)
+
+    with torch.inference_mode():
+        drawn = PACK.host.denoiser.open_denoiser(inputs, work, shape=(8, *toy.LATENT_SHAPE), gradient=True)
+        painted = toy.decode(vae, inputs.info.to_host_latent(block_means(drawn.latents, factor)))
+    judged = judge(painted, truth, originals, hole, fills)
+    names = ("valid", "consistent", "both", "tv", "floor", "modes")
+    return Score(
+        family,
+        cells,
+        name,
+        method,
+        count,
+        fills,
+        **{name: judged[name] for name in names},
+        forward=drawn.evaluations.forward / len(painted),
+        backward=drawn.evaluations.backward / len(painted),
+        commit=commit(),
+        key=key(family, cells, name, method, count, fills),
+    )
+
+
+def key(family: str, cells: int, name: str, method: str, count: int, fills: int) -> str:
+    """A digest of what decides a row, but the code."""
+    settings: Any = PRESETS.get(method)
+    if settings is not None:
+        settings = {part: getattr(settings, part) for part in ("fit", "schedule", "sampler", "relative_levels")}
+    elif method in BASELINES:
+        settings = core.baselines.BASELINES[method].settings()
+    return digest(
+        checkpoint=checkpoint(),
+        family=FAMILIES[family] if math.isfinite(FAMILIES[family]) else None,
+        cells=cells,
+        hole=name,
+        method=method,
+        settings=settings,
+        pictures=count,
+        fills=fills,
+        seed=SEED,
+    )
+
+
+def takes_part(cells: int, hole: str, method: str) -> bool:
+    """Stock sampling paints everything and nothing else; fixed levels are shown where they matter most."""
+    if method == FIXED:
+        return cells > SIDE and hole in ("top", "bottom", EVERYTHING)
+    return hole == EVERYTHING if method == ANCESTRAL else hole != EVERYTHING or method not in BASELINES
+
+
+def measure(options: Options, is_needed: IsNeeded) -> Iterator[Score]:
+    for place in product(options.families, options.cells, options.holes, options.methods):
+        if takes_part(*place[1:]) and is_needed(*place):
+            yield score(*place, options.pictures, options.fills)
+
+
+def is_done(row: Score, options: Options) -> bool:
+    place = (row.family, row.cells, row.hole, row.method)
+    return row.key == key(*place, options.pictures, options.fills)
+
+
+COLUMNS: tuple[Column[Score], ...] = (
+    Column("method", lambda s: s.method),
+    Column("hole", lambda s: s.hole),
+    Column("cells", lambda s: f"{s.cells} x {s.cells}"),
+    Column("valid", lambda s: 100 * s.valid, "{:.1f} %", VALID),
+    Column("both", lambda s: 100 * s.both, "{:.1f} %", "valid, and every attribute that is visible is right"),
+    Column(
+        "TV above exact",
+        lambda s: None if s.tv is None else s.tv - (s.floor or 0),
+        "{:+.3f}",
+        "total variation between the hidden attributes' frequencies over the fills of a picture and uniform ones, beyond "
+        "that of an exact sampler",
+    ),
+    Column(
+        "modes", lambda s: None if s.modes is None else 100 * s.modes, "{:.0f} %", "share of an exact sampler's modes"
+    ),
+    Column("forward", lambda s: s.forward, "{:.0f}", "passes per fill, on whichever grid"),
+    Column("backward", lambda s: s.backward, "{:.0f}"),
+)
+EXPLANATION = f"""\
+Latents of 16 x 16 cells are those of 128 x 128 pixels, 128 x 128 cells those of 1024 x 1024. On the hole `{EVERYTHING}`
+nothing is visible: `{ANCESTRAL}` is the prior as a stock sampler draws it from the model's largest level.
+`{FIXED}` has the levels that are right at 16 x 16 cells at every size.
+
+{legend(COLUMNS)}
+"""
+
+
+def tables(scores: list[Score]) -> str:
+    def place(row: Score) -> tuple[int, ...]:
+        return METHODS.index(row.method), HOLES.index(row.hole), row.cells
+
+    by_family = sorted(scores, key=lambda row: (list(FAMILIES).index(row.family), *place(row)))
+    return sections(by_family, lambda row: row.family, COLUMNS)
+
+
+def summary(scores: list[Score]) -> str:
+    """Means over the toy benchmark's holes: valid and consistent fills, and TV above exact, by size."""
+    sizes = sorted({row.cells for row in scores})
+    header = ("model", "method", *(f"{cells} x {cells}" for cells in sizes), "forward", "backward")
+    rows = []
+    for family, method in dict.fromkeys((row.family, row.method) for row in scores):
+        own = [row for row in scores if (row.family, row.method) == (family, method) and row.hole != EVERYTHING]
+        shown = []
+        for cells in sizes:
+            here = [row for row in own if row.cells == cells]
+            beyond = [row.tv - (row.floor or 0) for row in here if row.tv is not None]
+            both = statistics.mean(row.both for row in here) if here else 0
+            shown.append(f"{100 * both:.0f} % / {statistics.mean(beyond):+.3f}" if beyond else "-")
+        if own:
+            passes = (f"{statistics.mean(getattr(row, kind) for row in own):.0f}" for kind in ("forward", "backward"))
+            rows.append((family, method, *shown, *passes))
+    return markdown(header, rows)
+
+
+BENCHMARK = Benchmark(
+    name="sizes",
+    title="Inpainting at the latent sizes of larger pictures",
+    row=Score,
+    measure=measure,
+    tables=tables,
+    axes=(
+        Axis("family", list(FAMILIES), "families", quick=["s <= 14.6"]),
+        Axis("cells", CELLS, "cells", quick=(64,)),
+        Axis("hole", HOLES, "holes", quick=("top",)),
+        Axis("method", METHODS, "methods", usual=("balanced", "fast", FIXED, ANCESTRAL), quick=QUICK),
+    ),
+    counts=(Count("pictures", usual=4, quick=1, most=HELD_OUT), Count("fills", usual=16, quick=2)),
+    explanation=EXPLANATION,
+    facts=lambda options: f"{options.pictures} pictures, {options.fills} fills, seed {SEED}",
+    is_done=is_done,
+    summary=Summary("sizes", summary),
+)
+
+if __name__ == "__main__":
+    sys.exit(BENCHMARK.main(__doc__))
