@@ -13,7 +13,7 @@ from comfy.model_patcher import ModelPatcher
 
 from .model_info import ModelInfo
 
-# callback(step, x0, x, steps), for the host's bar, previews and denoised output.
+# callback(step, x0, x, steps), for the bar, previews and denoised_output of the host's nodes.
 HostCallback = Callable[[int, torch.Tensor, torch.Tensor, int], None]
 
 

@@ -21,6 +21,7 @@ SENTENCE = re.compile(r"(.+), input `(\w+)`: expected .+, found .+\. .+\.", re.D
 
 INPAINT, RESTORE, FIT, SAMPLE = "VIPaintInpaint", "VIPaintRestore", "VIPaintFit", "VIPaintSample"
 SAVE, LOAD, BASELINE = "VIPaintSavePosterior", "VIPaintLoadPosterior", "VIPaintBaseline"
+SAMPLER, SIGMAS = "VIPaintSampler", "VIPaintSigmas"
 MASK, CROP, COMPOSITE, UNCERTAINTY, UNCONDITIONAL = (
     "VIPaintMask",
     "VIPaintCrop",

@@ -61,6 +61,8 @@ def usual(pack, tiny, shorten_presets, posteriors_folder) -> SimpleNamespace:
         "VIPaintRestore": {**model, **once, "degradation": {"degradation": "none"}, **picture},
         "VIPaintComposite": {"fills": fills, "original": image, "mask": mask},
         "VIPaintMask": {"mask": mask},
+        "VIPaintSampler": {"preset": "fast"},
+        "VIPaintSigmas": {"model": tiny.model, "latent_image": latent, "preset": "fast"},
         "VIPaintCrop": {"image": image, "mask": mask, **cut},
         "VIPaintUncertainty": {"images": fills},
     }
