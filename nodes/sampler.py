@@ -95,7 +95,9 @@ class VIPaintSampler(io.ComfyNode):
 def check_conditionings(conds: dict[str, list[dict[str, Any]]]) -> None:
     """Raises InputError for conditioning that differs by row: fills of one picture must not get that of others."""
     for name, entries in conds.items():
-        validation.check_conditioning(name, [[entry.get("cross_attn"), entry] for entry in entries])
+        settings = ({key: value for key, value in entry.items() if key != "cross_attn"} for entry in entries)
+        prompts = (entry.get("cross_attn") for entry in entries)
+        validation.check_conditioning(name, [[*pair] for pair in zip(prompts, settings, strict=True)])
 
 
 def observed(info: ModelInfo, run: SamplerRun) -> LatentObservation:

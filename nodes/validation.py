@@ -104,7 +104,7 @@ def check_conditioning(name: str, conditioning: Any) -> None:
         if cross is not None and cross.ndim != 3:
             raise InputError(name, "an encoded prompt (batch, tokens, channels)", size(cross), fix)
         for what, batch in _batches(cross, settings):
-            if isinstance(batch, torch.Tensor) and len(batch) > 1:
+            if isinstance(batch, torch.Tensor) and batch.ndim > 1 and len(batch) > 1:
                 raise InputError(
                     name,
                     f"one of the {what} for all pictures",
@@ -113,19 +113,43 @@ def check_conditioning(name: str, conditioning: Any) -> None:
                 )
 
 
+# What the host would deal out to rows, by the key of a conditioning's settings.
+_NAMES = {
+    "pooled_output": "pooled prompts",
+    "concat_latent_image": "inpainting pictures",
+    "concat_mask": "inpainting masks",
+    "mask": "masks",
+    "reference_latents": "reference pictures",
+}
+
+
 def _batches(cross: Any, settings: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """What of a conditioning the host would deal out to rows, by name."""
+    """What of a conditioning the host would deal out to rows, by name: tensors of any of its fields."""
     yield "prompts", cross
-    yield "pooled prompts", settings.get("pooled_output")
-    yield "inpainting pictures", settings.get("concat_latent_image")
-    for what, key in (("masks", "mask"), ("inpainting masks", "concat_mask")):
-        mask = settings.get(key)
-        if isinstance(mask, torch.Tensor) and mask.ndim > 2:
-            yield what, mask
+    for key, value in settings.items():
+        if key in ("mask", "concat_mask") and isinstance(value, torch.Tensor) and value.ndim == 2:
+            # A single one, without an axis of rows.
+            continue
+        for tensor in _tensors(value):
+            yield _NAMES.get(key, f"`{key}`"), tensor
     control = settings.get("control")
     while control is not None:
         yield "control pictures", getattr(control, "cond_hint_original", None)
+        for extra in getattr(control, "extra_concat_orig", None) or ():
+            yield "control masks", extra
         control = getattr(control, "previous_controlnet", None)
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    """Tensors in nested lists, tuples and dictionaries."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, dict):
+        for part in value.values():
+            yield from _tensors(part)
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            yield from _tensors(part)
 
 
 def check_latent(info: ModelInfo, latent: Any, name: str = "latent_image") -> torch.Tensor:

@@ -227,3 +227,15 @@ def test_what_is_beyond_the_picture_has_no_content(pack):
     image, mask = coordinates(50, 400), mask_of(50, 400, (10, 100, 40, 200))
     part, cover, _ = pack.crop.VIPaintCrop.execute(image, mask, 64, 64, 2.0, 1.0, keep_content=True).result
     assert (cover[0, 26:] == 1).all() and part[0, 27:].min() > 0.24
+
+
+def test_a_pixel_that_is_nearly_black_is_no_hole(pack):
+    """Far from the hole it would stretch the cut over the whole picture."""
+    picture, mask = torch.rand(1, 300, 300, 3), torch.zeros(1, 300, 300)
+    mask[:, 20:60, 20:60] = 1
+    alone = pack.crop.VIPaintCrop.execute(picture, mask, 64, 64, 1.5, 1.0).result
+    mask[:, -1, -1] = 1 / 255
+    for found, expected in zip(
+        pack.crop.VIPaintCrop.execute(picture, mask, 64, 64, 1.5, 1.0).result[:2], alone, strict=False
+    ):
+        assert torch.equal(found, expected)

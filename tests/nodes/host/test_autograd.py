@@ -22,6 +22,7 @@ from family_cases import (
     with_everything,
     with_inpainting,
     with_lora,
+    with_reference,
     with_rescaled_guidance,
 )
 
@@ -200,6 +201,7 @@ VARIANTS = {
     with_control: ["sd15", "sd3", "flux"],
     with_everything: ["sdxl"],
     with_inpainting: ["sd15-inpaint", "flux-fill"],
+    with_reference: ["flux", "flux2", "qwen-image"],
 }
 CASES = [(name, change) for change, names in VARIANTS.items() for name in names]
 
