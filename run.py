@@ -459,6 +459,7 @@ BENCHMARKS = (
     "restoration",
     "ablation",
     "strength",
+    "distilled",
     "memory",
     "speed",
     "soak",
