@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,8 +22,9 @@ from einops import rearrange, repeat
 from benchmarks.harness.benchmark import Axis, Benchmark, Count, IsNeeded, Options, Summary
 from benchmarks.harness.cost import Drawn, measured
 from benchmarks.harness.keys import digest
-from benchmarks.harness.parts import kept, part_file
+from benchmarks.harness.parts import kept, part_file, read
 from benchmarks.harness.results import commit
+from benchmarks.harness.sheets import sheet
 from benchmarks.harness.tables import Column, legend, markdown, sections
 from benchmarks.portraits.methods import KSAMPLER, Method, Task, preset_method
 from benchmarks.portraits.prior import HELD_OUT, SEED, checkpoint, held_out, prior
@@ -34,6 +36,8 @@ from toy_prior import pictures
 HOLES = ("right", "top", "bottom", "centre")
 STRENGTHS = (0.3, 0.6, 1.0)
 PRESETS = ("balanced", "fast")
+# In the sheet of pictures.
+SHOWN = ("right", "centre")
 
 
 @dataclass(frozen=True)
@@ -95,12 +99,16 @@ def key(hole: str, method: str, strength: float, count: int, fills: int) -> str:
     return digest(**inputs, hole=hole, count=count, fills=fills)
 
 
+def file_of(hole: str, method: str, strength: float, count: int, fills: int) -> Path:
+    return part_file("strength", method, hole, str(strength), key=key(hole, method, strength, count, fills))
+
+
 def paint(hole: str, method: str, strength: float, count: int, fills: int, fresh: bool) -> Drawn:
     def draw(model: Any) -> torch.Tensor:
         shown = portraits(hole, count)[2]
         return method_of(method, strength).draw(Task(model, prior().vae, shown, pictures.hole(hole), fills, SEED))
 
-    file = part_file("strength", method, hole, str(strength), key=key(hole, method, strength, count, fills))
+    file = file_of(hole, method, strength, count, fills)
     return kept(file, Drawn, lambda: measured(draw, prior().model, toy.LATENT_SHAPE), fresh)
 
 
@@ -183,6 +191,19 @@ def summary(rows: list[Row]) -> str:
     return markdown(header, found)
 
 
+def illustrate(rows: list[Row], stem: Path) -> None:
+    """The first picture: what is visible, what is there, then fills; a row per hole, method and strength."""
+    tiles = []
+    for row in (row for row in rows if row.hole in SHOWN and row.method != "fast"):
+        part = read(file_of(row.hole, row.method, row.strength, row.pictures, row.fills), Drawn)
+        shown, region = portraits(row.hole, row.pictures)[2][0], pictures.hole(row.hole)
+        with torch.inference_mode():
+            fills = toy.decode(prior().vae, part.latents[: row.fills])
+        tiles.append([torch.where(region, 0.5, shown), shown, *fills])
+    if tiles:
+        sheet(tiles, tile=80).save(stem.with_suffix(".png"), optimize=True)
+
+
 BENCHMARK = Benchmark(
     name="strength",
     title="How much of a hole's content is kept by `strength`",
@@ -202,6 +223,7 @@ encoding of the whole picture.
 {legend(COLUMNS)}
 """,
     facts=lambda options: f"{options.pictures} pictures, {options.fills} fills",
+    illustrate=illustrate,
     summary=Summary("strength", summary),
     is_done=lambda row, options: row.key == key(row.hole, row.method, row.strength, options.pictures, options.fills),
 )
