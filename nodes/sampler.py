@@ -26,7 +26,7 @@ from .host.denoiser import GRADIENT_MODES
 from .host.memory import AUTO
 from .host.model_info import ModelInfo, model_info
 from .host.sampler import FunctionSampler, RunningGuider, SamplerRun
-from .sampling import Draws, run_method
+from .sampling import Draws, advise_on_preset, run_method
 from .validation import check_widgets
 
 log = logging.getLogger(__name__)
@@ -58,6 +58,7 @@ class VIPaintSampler(io.ComfyNode):
         """What the host's sampler runs. Raises ValueError for inputs that it cannot work with."""
         info = model_info(run.guider.model_patcher)
         check_conditionings(run.guider.original_conds)
+        advise_on_preset(run.guider.model_patcher, preset)
         observation = observed(info, run)
         preset = preset.at_size(observation.shape)
         top = preset.fit.keypoints[-1]

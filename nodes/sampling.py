@@ -35,7 +35,7 @@ from . import validation
 from .host.decoder import HostDecoder
 from .host.denoiser import Conditioning, GuidedModel, SamplingInputs
 from .host.memory import MemoryDemand, not_finite, run_within_memory
-from .host.model_info import ModelInfo, level_of_strength, model_info
+from .host.model_info import ModelInfo, is_distilled, level_of_strength, model_info
 from .host.progress import reporter
 from .observation import ORIGINAL, PictureInputs, content_of, observe
 
@@ -252,6 +252,7 @@ def paint(
     content: what is there, see `observation.content_of`.
     """
     chosen = PRESETS[preset]
+    advise_on_preset(inputs.model, chosen)
     observation = observe(inputs.info, picture, with_crosstalk=chosen.refiner.uses_crosstalk)
     kept = None
     if strength < 1:
@@ -266,6 +267,15 @@ def paint(
     if is_complete(observation):
         chosen = chosen.with_changes(fit={"steps": 0})
     return run_method(inputs, FitAndDraw(observation, chosen, inputs.info, fills, kept))
+
+
+def advise_on_preset(model: ModelPatcher, preset: Preset) -> None:
+    """Says in the log where another preset is right: see `benchmark distilled`."""
+    if not preset.needs_gradient and is_distilled(model):
+        log.info(
+            "VIPaint: the model was distilled for few steps; `%s` errs more with it than `balanced`, which does not",
+            preset.name,
+        )
 
 
 def is_complete(observation: LatentObservation) -> bool:
