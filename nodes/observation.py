@@ -8,8 +8,8 @@ import torch
 from comfy.sd import VAE
 from einops import rearrange
 
-from ..vipaint_core import LatentObservation, measure_crosstalk
-from ..vipaint_core.imaging.holes import fill_from_elsewhere, fill_from_nearest, latent_hole, pad_to_cells
+from ..vipaint_core import LatentObservation, measure_crosstalk, measure_cut_cells
+from ..vipaint_core.imaging.holes import covered, fill_from_elsewhere, fill_from_nearest, latent_hole, pad_to_cells
 from . import validation
 from .errors import InputError
 from .host.model_info import ModelInfo
@@ -78,7 +78,8 @@ def observe(info: ModelInfo, given: PictureInputs, with_crosstalk: bool = False)
             return LatentObservation.masked(latents, weight)
         moved = torch.stack([in_model_scale(other) for other in others]) - latents
         kernel, variance = measure_crosstalk(moved, weight > 0)
-        return LatentObservation.masked(latents, weight, crosstalk=kernel, crosstalk_variance=variance)
+        cut = measure_cut_cells(moved, latents, covered(hole.detach().clone()).cpu() > 0)
+        return LatentObservation.masked(latents, weight, crosstalk=kernel, crosstalk_variance=variance, cut=cut)
 
 
 def _encoded(info: ModelInfo, image: torch.Tensor, mask: torch.Tensor | None, vae: VAE | None) -> Encoded:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -37,6 +38,8 @@ except FileNotFoundError as error:
     # Tests of the core need no host; those that do fail with this message.
     HOST_ERROR = str(error)
 
+# Shells start what runs in the background with SIGINT ignored, and processes that tests interrupt would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # The tensors of the tests are small: a second thread costs more than it brings, here and in servers.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"

@@ -51,7 +51,7 @@ GROUPS = {
     "mouth": len(MOUTHS),
     "accessory": len(ACCESSORIES),
 }
-MASKS = ("right", "top", "bottom", "centre", "blocks", "border")
+MASKS = ("right", "top", "bottom", "centre", "blocks", "border", "strip", "cut")
 
 
 def _draw(group: str, value: int) -> Image.Image:
@@ -214,6 +214,11 @@ def hole(name: str) -> torch.Tensor:
     elif name == "border":
         mask[:] = True
         mask[36:96, 32:96] = False
+    elif name in ("strip", "cut"):
+        # What is left shows eyes, skin and wall: a line of latent cells, or the halves of two lines.
+        first = 72 if name == "strip" else 68
+        mask[:] = True
+        mask[first : first + 8] = False
     else:
         raise ValueError(f"hole: expected one of {', '.join(MASKS)}, found {name!r}")
     return mask

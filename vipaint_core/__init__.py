@@ -8,7 +8,7 @@ from .posterior.chain import HierarchicalPosterior, KeptContent
 from .posterior.fitting import FitState, FittedPosterior, fit, initial_posterior
 from .posterior.storage import load_posterior, save_posterior
 from .presets import PRESETS, FitConfig, Preset, SamplerConfig, ScheduleConfig
-from .problem.crosstalk import measure_crosstalk
+from .problem.crosstalk import measure_crosstalk, measure_cut_cells
 from .problem.observation import LatentObservation
 from .problem.pixels import PixelObservation
 from .sampling.driver import DrawMethod, SampleResult, SampleState, draw_fills
@@ -44,6 +44,7 @@ __all__ = [
     "initial_posterior",
     "load_posterior",
     "measure_crosstalk",
+    "measure_cut_cells",
     "posterior_method",
     "reachable_level",
     "rectified_flow",

@@ -88,7 +88,7 @@ def enlarged_observation(small: Any, factor: int, seed: int) -> Any:
         small,
         y=torch.where(observed, y + detail, 0.0),
         weight=enlarged(small.weight, factor),
-        operator=EnlargedMask(observed, small.operator.crosstalk, factor),
+        operator=EnlargedMask(observed, small.operator.crosstalk, factor=factor),
         shape=(channels, factor * height, factor * width),
         crosstalk_variance=None if variance is None else enlarged(variance, factor),
     )

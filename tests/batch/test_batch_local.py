@@ -57,7 +57,7 @@ def alive(pid: int) -> bool:
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="reads /proc")
 def test_a_server_that_ends_is_started_again(folder: SimpleNamespace, host: SimpleNamespace, tmp_path: Path) -> None:
-    folder.fill(40)
+    folder.fill(120)
     command = [sys.executable, "-m", "batch", str(folder.pictures), "--masks", str(folder.masks)]
     command += ["--out", str(folder.out), "--set", "fills=1"]
     child = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
@@ -68,7 +68,7 @@ def test_a_server_that_ends_is_started_again(folder: SimpleNamespace, host: Simp
     _, said = child.communicate(timeout=60)
     assert child.returncode == 0 and "is back" in said
     lines = [json.loads(line) for line in (folder.out / "batch.jsonl").read_text("utf-8").splitlines()]
-    assert len(lines) == 40 and len({line["server"] for line in lines}) == 1
+    assert len(lines) == 120 and len({line["server"] for line in lines}) == 1
     assert len(host.started()) == 2 and not any(alive(pid) for pid in host.started())
 
 

@@ -36,6 +36,25 @@ def test_what_visible_cells_owe_to_the_hole_is_measured(tiny, tiny_info, picture
     assert first.crosstalk_variance[..., seam].min() > 10 * first.crosstalk_variance[..., 0].max()
 
 
+def test_visible_pixels_of_cut_cells_are_evidence(tiny, tiny_info, observe):
+    """Another picture with the same visible pixels is as likely as the true one, one with others is not."""
+    image = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(0))
+    mask = torch.zeros(1, 64, 64)
+    mask[:, :, 36:] = 1
+    found = observe(image, mask, with_crosstalk=True)
+    assert (found.operator.cut_kind[..., 4] > 0).all() and (found.operator.cut_kind[..., 5:] == 0).all()
+    assert (found.cell_weight[..., :4] == 1).all() and (found.cell_weight[..., 4:] == 0).all()
+    like, other = image.clone(), image.clone()
+    like[:, :, 40:], other[:, :, 32:] = image.flip(1)[:, :, 40:], image.flip(1)[:, :, 32:]
+    with torch.inference_mode():
+        encoded = [tiny_info.to_model_scale(tiny.vae.encode(picture)).clone() for picture in (image, like, other)]
+    true, same, different = (found.residual(latents)[..., 4].norm() for latents in encoded)
+    assert same < 1.1 * true and different > 1.2 * true
+    mask[:, :, 36:40] = 0
+    assert observe(image, mask, with_crosstalk=True).operator.cut_kind is None
+    assert observe(image, mask).operator.cut_kind is None
+
+
 def test_padding_is_hidden_where_the_border_is(observe):
     mask = torch.zeros(1, 37, 31)
     mask[:, 20:, 30] = 1

@@ -26,11 +26,11 @@ def observation(pack, images):
 def test_draws_ask_for_a_batch_that_memory_may_split(pack, images, fills, batch):
     """Eight rows at once, at most; particles cannot be split."""
     preset, observed = pack.core.PRESETS["balanced"], observation(pack, images)
-    method = pack.core.posterior_method(preset, pack.core.initial_posterior(observed, preset.fit))
+    method = pack.core.posterior_method(preset, pack.core.initial_posterior(observed, preset))
     demand = pack.sampling.Draws(observed, method, fills).demand
     assert (demand.shape, demand.batch, demand.inseparable, demand.gradient) == ((16, 4, 3), batch, 0, True)
     particles = pack.core.PRESETS["balanced"].with_changes(sampler={"smc": True})
-    method = pack.core.posterior_method(particles, pack.core.initial_posterior(observed, particles.fit))
+    method = pack.core.posterior_method(particles, pack.core.initial_posterior(observed, particles))
     demand = pack.sampling.Draws(observed, method, fills).demand
     assert (demand.batch, demand.inseparable) == (1, fills)
 

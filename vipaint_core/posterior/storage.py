@@ -250,7 +250,7 @@ def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any], str]:
     kinds = {
         tensor.dtype
         for name, tensor in tensors.items()
-        if not (name.startswith(OPERATOR) and tensor.dtype == torch.bool)
+        if not (name.startswith(OPERATOR) and tensor.dtype in (torch.bool, torch.uint8))
     }
     if len(kinds) > 1 or not kinds <= {torch.float32, torch.float64}:
         raise ValueError(f"{what} with tensors of the types {', '.join(sorted(map(str, kinds)))}: expected one, float")

@@ -9,6 +9,7 @@ import torch
 from .. import linalg
 from ..diffusion.coordinate import Level, per_row
 from .observation import LatentObservation, Observation
+from .operators import Mask
 from .pixels import LinearisedDecoder, PixelObservation
 
 # Steps of solvers that call no network: operators of latents are cheap.
@@ -29,16 +30,16 @@ def noise_variance(observation: Observation) -> torch.Tensor:
     return observation.sigma_y**2 / torch.where(observation.weight > 0, observation.weight, 1.0)
 
 
-def precision(observation: Observation, s: Level, calibrated: bool) -> torch.Tensor:
-    """Precision of y given the estimate from level s, (B, 1, h, w).
+def precision(observation: LatentObservation, s: Level, calibrated: bool) -> torch.Tensor:
+    """Precision of y given the estimate from level s, (B, 1 or c, h, w).
 
-    calibrated: adds the estimate's own variance r^2 to the noise, as if A A^T were 1; otherwise the observation
-        noise alone counts.
+    calibrated: adds the estimate's own variance r^2 A A^T to the noise, as far as A A^T is diagonal; otherwise the
+        observation noise alone counts.
     """
     found = observation.weight / observation.sigma_y**2
     if calibrated:
         level = per_row(s, observation.weight)
-        found = found / (1 + found * level**2 / (1 + level**2))
+        found = found / (1 + found * observation.operator.gram * level**2 / (1 + level**2))
     return found
 
 
@@ -80,15 +81,19 @@ def condition(
     """Mean of x0 given its estimate N(x0, r^2) and y, (B, C, H, W).
 
     shift: (B, C, H, W), what another estimator moves x0 by on account of y. Observed cells of a mask are conditioned
-        on their own values in place of it, so that each counts y once; other operators take the shift as it is.
+        on their own values in place of it, so that each counts y once; its other cells, and other operators, take
+        the shift as it is.
     """
-    if observation.is_cellwise:
+    operator = observation.operator
+    if isinstance(operator, Mask):
         if shift is not None:
-            x0 = torch.where(observation.weight > 0, x0, x0 + shift)
+            x0 = torch.where(operator.observed, x0, x0 + shift)
         level = per_row(s, observation.weight)
         own = (1 + level**2) / level**2
         evidence = observation.weight / observation.sigma_y**2
-        return x0 + evidence / (own + evidence) * observation.residual(x0)
+        update = evidence / (own + operator.gram * evidence) * observation.residual(x0)
+        moved = x0 + torch.where(operator.observed, update, 0.0)
+        return moved if shift is not None else moved + operator.cut_adjoint(update)
     if shift is None:
         shift = _calibrated_update(observation, observation.residual(x0), s).shift
     return x0 + shift

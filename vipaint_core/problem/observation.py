@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from typing_extensions import Self
@@ -68,6 +68,16 @@ def check_observed(kind: str, y: torch.Tensor, weight: torch.Tensor, sigma_y: fl
         raise ValueError(f"{kind}: expected finite numbers in y, found NaN or infinity")
 
 
+class CutCells(NamedTuple):
+    """What the visible pixels of cells that a hole's edge cuts tell of their latents x: maps[kind - 1] x, with unit noise.
+
+    kind: (B, 1, H, W) uint8, from 1 where a cell is cut, 0 elsewhere. maps: (B, K, C, C).
+    """
+
+    kind: torch.Tensor
+    maps: torch.Tensor
+
+
 @dataclass(frozen=True)
 class LatentObservation:
     """Latents seen through a linear operator: `y = A(x0) + sigma_y * n`; see `Observation` for the fields.
@@ -107,20 +117,28 @@ class LatentObservation:
         sigma_y: float = SIGMA_Y,
         crosstalk: torch.Tensor | None = None,
         crosstalk_variance: torch.Tensor | None = None,
+        cut: CutCells | None = None,
     ) -> Self:
         """The observed cells of encoded pictures.
 
         latents: (B, C, H, W) in model scale; hidden cells hold what was encoded in the hole's place and matter only
-            together with `crosstalk`.
+            together with `crosstalk` and `cut`.
         weight: (B, 1, H, W) in [0, 1], the precision of each cell: 1 observed, 0 hidden.
         crosstalk: (B, C, C, k, k), see `operators.Mask`.
+        cut: what is told of hidden cells that hold visible pixels.
         """
         check_observed("LatentObservation", latents, weight, sigma_y)
         if crosstalk is not None and crosstalk.shape[1] != latents.shape[1]:
             raise ValueError(
                 f"LatentObservation: expected crosstalk of {latents.shape[1]} channels, found {tuple(crosstalk.shape)}"
             )
-        operator = Mask(weight > 0, crosstalk)
+        observed, kind, maps = weight > 0, None, None
+        if cut is not None and bool((cut.kind > 0).any()):
+            kind, maps = torch.where(observed, 0, cut.kind), sigma_y * cut.maps
+            weight = torch.where(kind > 0, 1.0, weight)
+            if crosstalk_variance is not None:
+                crosstalk_variance = torch.where(kind > 0, 0.0, crosstalk_variance)
+        operator = Mask(observed, crosstalk, kind, maps)
         _, channels, height, width = latents.shape
         shape = channels, height, width
         return cls(operator.A(latents), weight, operator, shape, sigma_y, crosstalk_variance)
@@ -132,12 +150,18 @@ class LatentObservation:
 
     @property
     def cell_weight(self) -> torch.Tensor:
-        """Precision of single latent cells, (B, 1, H, W): the weight of a mask, 0 for operators that mix cells."""
-        return self.weight if self.is_cellwise else self.weight.new_zeros(len(self.y), 1, *self.shape[1:])
+        """Precision of single latent cells, (B, 1, H, W): that of a mask, 0 in cut cells and for operators that mix
+        cells.
+        """
+        if isinstance(self.operator, Mask):
+            return torch.where(self.operator.observed, self.weight, 0.0)
+        return self.weight.new_zeros(len(self.y), 1, *self.shape[1:])
 
     @property
     def latents(self) -> torch.Tensor:
-        return self.y if self.is_cellwise else self.y.new_zeros(len(self.y), *self.shape)
+        if isinstance(self.operator, Mask):
+            return torch.where(self.operator.observed, self.y, 0.0)
+        return self.y.new_zeros(len(self.y), *self.shape)
 
     @property
     def complete(self) -> torch.Tensor:

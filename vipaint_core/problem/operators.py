@@ -33,6 +33,11 @@ class LinearOperator:
         """Shape of x for a shape of A(x)."""
         return tuple(output_shape)
 
+    @property
+    def gram(self) -> float | torch.Tensor:
+        """Diagonal of A A^T, for numbers of A(x) that owe nothing to each other; 1 for operators that mix cells."""
+        return 1.0
+
     def rows(self, index: torch.Tensor) -> Self:
         """The operator of the given images, repeated as often as the index names them."""
         return self
@@ -43,45 +48,93 @@ class LinearOperator:
 
 @dataclass(frozen=True)
 class Mask(LinearOperator):
-    """`A(x) = x` in observed cells, zero elsewhere; observed is bool, (B, 1, H, W).
+    """`A(x) = x` in observed cells, zero in hidden ones; observed is bool, (B, 1, H, W).
 
     crosstalk: (B, C, C, k, k), k odd, how an encoder mixes hidden content into the observed cells around it:
-        `A(x) = x - crosstalk * (x where hidden)` where observed, a convolution as in `torch.nn.functional.conv2d`.
+        `A(x) = x - crosstalk * (x where not observed)` where observed, a convolution as in
+        `torch.nn.functional.conv2d`.
+    cut_kind: (B, 1, H, W) uint8, the kind of each cell that the hole's edge cuts, from 1; 0 elsewhere. Not observed.
+    cut_maps: (B, K, C, C), `A(x) = cut_maps[k - 1] x` in cut cells of kind k; rows of a map are orthogonal.
 
-    Raises ValueError for kernels of another shape.
+    Raises ValueError for kernels and maps of another shape.
     """
 
     observed: torch.Tensor
     crosstalk: torch.Tensor | None = None
+    cut_kind: torch.Tensor | None = None
+    cut_maps: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
-        if self.crosstalk is None:
-            return
-        batch, size, shape = len(self.observed), self.crosstalk.shape[-1], self.crosstalk.shape
-        if shape != (batch, *2 * shape[1:2], size, size) or size % 2 == 0:
-            raise ValueError(
-                f"Mask: expected crosstalk of shape {(batch, 'C', 'C', 'k', 'k')} with k odd, found {tuple(shape)}"
-            )
+        batch = len(self.observed)
+        if self.crosstalk is not None:
+            size, shape = self.crosstalk.shape[-1], self.crosstalk.shape
+            if shape != (batch, *2 * shape[1:2], size, size) or size % 2 == 0:
+                raise ValueError(
+                    f"Mask: expected crosstalk of shape {(batch, 'C', 'C', 'k', 'k')} with k odd, found {tuple(shape)}"
+                )
+        if (self.cut_kind is None) != (self.cut_maps is None):
+            raise ValueError("Mask: expected both of cut_kind and cut_maps or neither, found one")
+        if self.cut_kind is not None and self.cut_maps is not None:
+            kinds, maps = self.cut_kind.shape, self.cut_maps.shape
+            if kinds != self.observed.shape or len(maps) != 4 or maps[0] != batch or maps[2] != maps[3]:
+                raise ValueError(
+                    f"Mask: expected cut_kind of shape {tuple(self.observed.shape)} and cut_maps of shape "
+                    f"{(batch, 'K', 'C', 'C')}, found {tuple(kinds)} and {tuple(maps)}"
+                )
 
     def A(self, x: torch.Tensor) -> torch.Tensor:  # noqa: N802
+        shown = x
         if self.crosstalk is not None:
-            x = x - self._convolved(F.conv2d, torch.where(self.observed, 0.0, x))
-        return torch.where(self.observed, x, 0.0)
+            shown = x - self._convolved(F.conv2d, torch.where(self.observed, 0.0, x))
+        return self._with_cut_cells(torch.where(self.observed, shown, 0.0), x, self.cut_maps)
 
     def A_adjoint(self, y: torch.Tensor) -> torch.Tensor:  # noqa: N802
-        """The adjoint without autograd; a mask without crosstalk is its own."""
-        y = torch.where(self.observed, y, 0.0)
-        if self.crosstalk is None:
-            return y
-        return torch.where(self.observed, y, -self._convolved(F.conv_transpose2d, y))
+        """The adjoint without autograd; a mask alone is its own."""
+        shown = torch.where(self.observed, y, 0.0)
+        if self.crosstalk is not None:
+            shown = torch.where(self.observed, shown, -self._convolved(F.conv_transpose2d, shown))
+        return shown + self.cut_adjoint(y)
+
+    def cut_adjoint(self, y: torch.Tensor) -> torch.Tensor:
+        """The adjoint in cut cells, zeros elsewhere."""
+        maps = None if self.cut_maps is None else self.cut_maps.mT
+        return self._with_cut_cells(torch.zeros_like(y), y, maps)
+
+    @property
+    def gram(self) -> float | torch.Tensor:
+        if self.cut_maps is None or self.cut_kind is None:
+            return 1.0
+        squares = self.cut_maps.square().sum(-1)[..., None, None]
+        found = torch.ones_like(squares[:, 0]).expand(-1, -1, *self.observed.shape[-2:])
+        for kind, own in enumerate(squares.unbind(1), 1):
+            found = torch.where(self.cut_kind == kind, own, found)
+        return found
 
     def rows(self, index: torch.Tensor) -> Self:
-        crosstalk = None if self.crosstalk is None else self.crosstalk[index]
-        return replace(self, observed=self.observed[index], crosstalk=crosstalk)
+        return self._with(lambda tensor: tensor[index])
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> Self:
-        crosstalk = None if self.crosstalk is None else self.crosstalk.to(device, dtype)
-        return replace(self, observed=self.observed.to(device), crosstalk=crosstalk)
+        return self._with(lambda tensor: tensor.to(device, dtype) if tensor.is_floating_point() else tensor.to(device))
+
+    def _with(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Self:
+        def changed(part: torch.Tensor | None) -> torch.Tensor | None:
+            return None if part is None else change(part)
+
+        return replace(
+            self,
+            observed=change(self.observed),
+            crosstalk=changed(self.crosstalk),
+            cut_kind=changed(self.cut_kind),
+            cut_maps=changed(self.cut_maps),
+        )
+
+    def _with_cut_cells(self, shown: torch.Tensor, x: torch.Tensor, maps: torch.Tensor | None) -> torch.Tensor:
+        """shown, with the mapped x in cut cells."""
+        if maps is None or self.cut_kind is None:
+            return shown
+        for kind, own in enumerate(maps.unbind(1), 1):
+            shown = torch.where(self.cut_kind == kind, torch.einsum("bij,bjhw->bihw", own, x), shown)
+        return shown
 
     def _convolved(self, convolution: Callable[..., torch.Tensor], x: torch.Tensor) -> torch.Tensor:
         """Every row of x with its own kernel."""

@@ -68,7 +68,7 @@ def test_mask_with_crosstalk_has_its_adjoint_and_acts_on_block_means() -> None:
     generator = torch.Generator().manual_seed(2)
     kernel = torch.randn(1, CHANNELS, CHANNELS, 3, 3, generator=generator, dtype=torch.float64)
     small = observation(kernel).operator
-    large = EnlargedMask(enlarged(small.observed, FACTOR), kernel, FACTOR)
+    large = EnlargedMask(enlarged(small.observed, FACTOR), kernel, factor=FACTOR)
     x = torch.randn(1, CHANNELS, FACTOR * SIDE, FACTOR * SIDE, generator=generator, dtype=torch.float64)
     y = torch.randn(x.shape, generator=generator, dtype=torch.float64)
     assert math.isclose(float((large.A(x) * y).sum()), float((x * large.A_adjoint(y)).sum()), rel_tol=1e-10)

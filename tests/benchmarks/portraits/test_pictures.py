@@ -14,6 +14,8 @@ HIDDEN = {
     "centre": ["eye_shape", "eye_colour", "mouth"],
     "blocks": ["mouth", "accessory"],
     "border": ["hair_style", "accessory"],
+    "strip": ["hair_style", "hair_colour", "mouth", "accessory"],
+    "cut": ["hair_style", "hair_colour", "mouth", "accessory"],
 }
 
 

@@ -24,13 +24,22 @@ mixing = pytest.mark.parametrize("name", MIXING)
 
 CROSSTALK = Mask(normal(2, 1, *SHAPE[1:]) > 0, 0.3 * normal(2, 2, 2, 3, 3))
 
+CUT = Mask(
+    CROSSTALK.observed,
+    None,
+    torch.where(CROSSTALK.observed, 0, torch.arange(6) % 3).to(torch.uint8),
+    torch.linalg.qr(normal(2, 2, 2, 2)).Q * torch.tensor([[3.0], [0.4]], dtype=torch.float64),
+)
+
 
 def observe(name: str, images: int = 2) -> LatentObservation:
     """y of operators that mix cells, with numbers of any weight and some that are hidden."""
-    operator = {**MIXING, "crosstalk": CROSSTALK}[name]
+    operator = {**MIXING, "crosstalk": CROSSTALK, "cut": CUT}[name]
     y = operator.A(normal(images, *SHAPE, seed=1))
     weight = torch.rand(images, 1, *y.shape[-2:], generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    weight = torch.where(CROSSTALK.observed, weight, 0.0) if name == "crosstalk" else weight
+    if isinstance(operator, Mask):
+        shown = operator.observed if operator.cut_kind is None else operator.observed | (operator.cut_kind > 0)
+        weight = torch.where(shown, weight, 0.0)
     weight[:, :, 0, 0] = 0
     y = torch.where(weight > 0, y + 0.3 * normal(*y.shape, seed=3), 0.0)
     return LatentObservation(y, weight, operator, SHAPE, sigma_y=0.3)
@@ -62,15 +71,33 @@ def test_soft_cells_weigh_the_evidence() -> None:
     assert torch.allclose(negative_log_likelihood(soft, x0, 0.0, False), negative_log_likelihood(wide, x0, 0.0, False))
 
 
-@mixing
+@pytest.mark.parametrize("name", [*MIXING, "cut"])
 @pytest.mark.parametrize("s", [0.1, 2.0, 30.0])
 def test_condition_is_the_exact_mean(name: str, s: float) -> None:
-    """Of x0 ~ N(its estimate, r^2) given y, for operators that mix cells."""
+    """Of x0 ~ N(its estimate, r^2) given y, for operators that mix cells or channels."""
     observation, x0 = observe(name), normal(2, *SHAPE, seed=4)
     found = condition(observation, x0, s).flatten(1)
     own = s**2 / (1 + s**2) * torch.eye(48, dtype=torch.float64)
     exact = torch.stack([conditioned(x0[image].flatten(), own, observation, image)[0] for image in range(2)])
     torch.testing.assert_close(found, exact, rtol=0, atol=1e-9)
+
+
+def test_another_estimator_s_shift_stands_where_cells_are_not_observed() -> None:
+    observation, x0, shift = observe("cut"), normal(2, *SHAPE, seed=4), normal(2, *SHAPE, seed=5)
+    found, alone = condition(observation, x0, 2.0, shift), condition(observation, x0, 2.0)
+    torch.testing.assert_close(found, torch.where(CUT.observed, alone, x0 + shift))
+
+
+@pytest.mark.parametrize("s", [0.1, 2.0])
+def test_calibrated_likelihood_of_cut_cells(s: float) -> None:
+    """log N(y; A x0, r^2 A A^T + R), but for numbers that are not observed."""
+    observation, x0 = observe("cut"), normal(2, *SHAPE, seed=4)
+    found = negative_log_likelihood(observation, x0, s, calibrated=True)
+    for image in range(2):
+        A, y, variance = matrices(observation, image)  # noqa: N806
+        inner = s**2 / (1 + s**2) * A @ A.T + variance.diag()
+        law = torch.distributions.MultivariateNormal(A @ x0[image].flatten(), inner)
+        torch.testing.assert_close(found[image], -law.log_prob(y))
 
 
 def test_levels_of_rows_are_their_own() -> None:
@@ -103,7 +130,7 @@ def test_gradient_of_the_calibrated_likelihood(name: str, s: float) -> None:
     torch.testing.assert_close((above - below) / 2, (gradient * step).flatten(1).sum(1), rtol=1e-6, atol=1e-10)
 
 
-@pytest.mark.parametrize("name", [*MIXING, "crosstalk"])
+@pytest.mark.parametrize("name", [*MIXING, "crosstalk", "cut"])
 def test_likelihood_of_the_noise_alone(name: str) -> None:
     """Not calibrated, it is log N(y; A x0, R), determinant included; the distance counts numbers by their weight."""
     observation, x0 = observe(name), normal(2, *SHAPE, seed=4)

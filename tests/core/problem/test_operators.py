@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -83,7 +85,18 @@ def masks(draw: st.DrawFn) -> tuple[Mask, torch.Tensor, torch.Tensor]:
     size = draw(st.sampled_from([0, 1, 3, 5]))
     crosstalk = normal(batch, channels, channels, size, size, seed=seed + 1) if size else None
     x, y = normal(2, batch, channels, height, width, seed=seed + 2)
-    return Mask(observed, crosstalk), x, y
+    if draw(st.booleans()):
+        return Mask(observed, crosstalk), x, y
+    kinds = draw(st.integers(1, 3))
+    kind = torch.randint(0, kinds + 1, observed.shape, generator=torch.Generator().manual_seed(seed))
+    kind = torch.where(observed, 0, kind).to(torch.uint8)
+    return Mask(observed, crosstalk, kind, orthogonal_rows(batch, kinds, channels, seed)), x, y
+
+
+def orthogonal_rows(batch: int, kinds: int, channels: int, seed: int) -> torch.Tensor:
+    """(batch, kinds, channels, channels), rows of different lengths; the first is zero."""
+    rows = torch.linalg.qr(normal(batch, kinds, channels, channels, seed=seed + 3)).Q
+    return rows * torch.arange(channels).to(rows)[:, None]
 
 
 @given(masks(), st.floats(-3, 3), st.floats(-3, 3))
@@ -93,12 +106,49 @@ def test_masks_are_linear_and_hide_what_is_hidden(
     operator, x, y = case
     for linear in (operator.A, operator.A_adjoint):
         torch.testing.assert_close(linear(a * x + b * y), a * linear(x) + b * linear(y), rtol=1e-9, atol=1e-9)
-    assert (operator.A(x)[~operator.observed.expand_as(x)] == 0).all()
-    # What is hidden is read through the crosstalk and nowhere else.
+    cut = torch.zeros_like(operator.observed) if operator.cut_kind is None else operator.cut_kind > 0
+    assert (operator.A(x)[~(operator.observed | cut).expand_as(x)] == 0).all()
+    # What is hidden is read through the crosstalk and in cut cells, and nowhere else.
     visible = torch.where(operator.observed, x, 0.0)
     assert torch.equal(operator.A(visible), visible)
     if operator.crosstalk is None:
-        assert torch.equal(operator.A(x), visible)
+        assert torch.equal(torch.where(cut, 0.0, operator.A(x)), visible)
+
+
+@given(masks())
+def test_the_gram_of_a_mask_is_the_diagonal_of_a_a_adjoint(case: tuple[Mask, torch.Tensor, torch.Tensor]) -> None:
+    mask, x, _ = case
+    operator = replace(mask, crosstalk=None)
+    shown = operator.A(x)
+    torch.testing.assert_close(operator.A(operator.A_adjoint(shown)), operator.gram * shown, rtol=1e-9, atol=1e-9)
+
+
+def test_cut_cells_by_definition() -> None:
+    """The map of their kind, every picture with its own maps."""
+    observed = torch.zeros(2, 1, 1, 3, dtype=torch.bool)
+    observed[..., 0] = True
+    kind = torch.tensor([[0, 2, 1], [0, 0, 2]], dtype=torch.uint8).reshape(2, 1, 1, 3)
+    maps, x = orthogonal_rows(2, 2, 3, 0), normal(2, 3, 1, 3)
+    found = Mask(observed, None, kind, maps).A(x)[:, :, 0]
+    assert torch.equal(found[..., 0], x[:, :, 0, 0]) and (found[1, :, 1] == 0).all()
+    for image, column, number in ((0, 1, 2), (0, 2, 1), (1, 2, 2)):
+        assert torch.allclose(found[image, :, column], maps[image, number - 1] @ x[image, :, 0, column])
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"cut_maps": None},
+        {"cut_kind": None},
+        {"cut_kind": torch.zeros(1, 1, 2, 3, dtype=torch.uint8)},
+        {"cut_maps": torch.zeros(1, 3, 3)},
+    ],
+    ids=str,
+)
+def test_cut_cells_of_another_shape_are_refused(broken: dict[str, torch.Tensor | None]) -> None:
+    parts = {"cut_kind": torch.zeros(1, 1, 2, 2, dtype=torch.uint8), "cut_maps": torch.zeros(1, 1, 3, 3), **broken}
+    with pytest.raises(ValueError, match=r"Mask: expected .*cut_kind"):
+        Mask(torch.zeros(1, 1, 2, 2, dtype=torch.bool), None, **parts)
 
 
 @given(masks())
@@ -110,7 +160,9 @@ def test_the_automatic_adjoint_is_a_mask_s_own(case: tuple[Mask, torch.Tensor, t
 
 
 def test_rows_of_an_operator_are_those_of_its_images() -> None:
-    mask, x = Mask(normal(3, 1, 5, 4) > 0, normal(3, 2, 2, 3, 3, seed=1)), normal(3, 2, 5, 4, seed=2)
+    observed, x = normal(3, 1, 5, 4) > 0, normal(3, 2, 5, 4, seed=2)
+    kind = (~observed).to(torch.uint8)
+    mask = Mask(observed, normal(3, 2, 2, 3, 3, seed=1), kind, orthogonal_rows(3, 1, 2, 0))
     operator, index = Compose((mask, Blur(normal(3, 3, seed=3)))), torch.tensor([2, 0, 2])
     torch.testing.assert_close(operator.rows(index).A(x[index]), operator.A(x)[index])
 

@@ -16,6 +16,7 @@ from gaussian import (
 
 from vipaint_core import LatentObservation
 from vipaint_core.diffusion.denoiser import CountingDenoiser, Denoiser
+from vipaint_core.problem.observation import CutCells
 from vipaint_core.problem.operators import Blur, Compose, Downsample, LinearOperator, gaussian_kernel
 from vipaint_core.refiners.common import Estimate, LevelStep
 from vipaint_core.refiners.moment_matching import moment_matching
@@ -157,3 +158,20 @@ def test_crosstalk_is_explained_by_what_is_hidden() -> None:
     exact, unobserved = exact_means(prior, u, s, mixed)[0], hidden(mixed)
     assert torch.allclose(given(mixed)[unobserved], exact[unobserved], atol=1e-7)
     assert (given(plain) - exact)[unobserved].abs().max() > 0.1
+
+
+def test_cut_cells_are_evidence_of_what_they_show() -> None:
+    """E[x0 | u, y] of a correlated Gaussian of which cut cells show one combination of channels, to rounding."""
+    prior, s = GaussianPrior.correlated(SHAPE), 3.0
+    latents, weight = noisy_draws(prior, sigma_y=0.2), left_half(1, SHAPE)
+    kind = torch.zeros_like(weight, dtype=torch.uint8)
+    kind[..., SHAPE[-1] // 2] = 1
+    maps = torch.zeros(1, 1, 2, 2, dtype=torch.float64)
+    maps[0, 0, 0] = torch.tensor([4.0, -3.0])
+    plain = LatentObservation.masked(latents, weight, 0.2)
+    cut = LatentObservation.masked(latents, weight, 0.2, cut=CutCells(kind, maps))
+    u = s * normal(1, *SHAPE, seed=1)
+    exact, unobserved = exact_means(prior, u, s, cut)[0], ~cut.operator.observed[0].expand(SHAPE).flatten()
+    found = estimate(prior, u, s, cut).given_y[0].flatten()
+    assert torch.allclose(found[unobserved], exact[unobserved], atol=1e-7)
+    assert (estimate(prior, u, s, plain).given_y[0].flatten() - exact)[unobserved].abs().max() > 0.1
