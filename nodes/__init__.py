@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from . import host  # noqa: F401  (looks first whether this ComfyUI has what is needed)
 from .baseline import VIPaintBaseline
 from .composite import VIPaintComposite
 from .crop import VIPaintCrop

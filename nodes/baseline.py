@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import VAE
-from comfy_api.latest import io
+from comfy_api.v0_0_2 import io
 
 from ..vipaint_core.baselines import BASELINES, Settings, baseline_method
 from . import sockets
@@ -78,6 +78,8 @@ class VIPaintBaseline(io.ComfyNode):
                 sockets.gradients_input(),
             ],
             outputs=[sockets.latent_output()],
+            # For messages about prompts of scripts.
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
         )
 
     @classmethod

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import VAE
-from comfy_api.latest import io
+from comfy_api.v0_0_2 import io
 
 from . import sockets
 from .errors import names_node

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import folder_paths
-from comfy_api.latest import io
+from comfy_api.v0_0_2 import io
 
 from ..vipaint_core import FittedPosterior, load_posterior, save_posterior
 from .errors import InputError, names_node

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import VAE
-from comfy_api.latest import io
+from comfy_api.v0_0_2 import io
 from einops import rearrange
 
 from ..vipaint_core import PixelObservation, RestorationConfig, restoration_method
@@ -193,6 +193,8 @@ class VIPaintRestore(io.ComfyNode):
                 sockets.latent_output(),
                 io.Image.Output("image", tooltip="The latent decoded and cut to size: as the picture, or enlarged."),
             ],
+            # For messages about prompts of scripts.
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
         )
 
     @classmethod

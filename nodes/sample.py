@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from comfy.model_patcher import ModelPatcher
-from comfy_api.latest import io
+from comfy_api.v0_0_2 import io
 
 from ..vipaint_core import FittedPosterior, posterior_method
 from . import sockets

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from comfy_api.latest import io
+from comfy_api.v0_0_2 import io
 
 from ..vipaint_core import (
     PRESETS,

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from comfy.model_patcher import ModelPatcher
-from comfy_api.latest import io
+from comfy_api.v0_0_2 import io
 
 from ..vipaint_core import PRESETS, reachable_level
 from ..vipaint_core.diffusion.levels import clip_levels, levels_from

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from comfy.model_patcher import ModelPatcher
-from comfy_api.latest import io
+from comfy_api.v0_0_2 import io
 
 from .errors import InputError, names_node
 from .host.model_info import model_info

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from comfy.sd import VAE
-from comfy_api.latest import io
+from comfy_api.v0_0_2 import io
 
 from ..vipaint_core import FittedPosterior, reachable_level
 from ..vipaint_core.imaging.masks import snapped
@@ -49,7 +49,7 @@ def _flaw(socket: io.Input, value: Any) -> tuple[str, str] | None:
         good, expected = value in socket.options, f"one of {', '.join(socket.options)}"
     else:
         kind, words = (int, "a whole number") if isinstance(socket, io.Int.Input) else ((int, float), "a number")
-        good = isinstance(value, kind) and socket.min <= value <= socket.max
+        good = isinstance(value, kind) and not isinstance(value, bool) and socket.min <= value <= socket.max
         expected = f"{words} from {socket.min} to {socket.max}"
     return None if good else (expected, reprlib.repr(value))
 

@@ -77,5 +77,25 @@ def _ordinary(value: Any, known: dict[int, Any]) -> Any:
         result = copy.copy(value)
         for name in ("previous_controlnet", "cond_hint_original", "extra_concat_orig"):
             setattr(result, name, _ordinary(getattr(value, name), known))
+        result.vae = None if value.vae is None else _EncodesOnce(value.vae)
     known[id(value)] = result
     return result
+
+
+class _EncodesOnce:
+    """The VAE of a ControlNet, which asks it for the latents of its picture whenever the size is not the last one.
+
+    The picture does not depend on the state: each size of it is encoded once, outside of the graph.
+    """
+
+    def __init__(self, vae: Any) -> None:
+        self._vae, self._latents = vae, dict[torch.Size, torch.Tensor]()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._vae, name)
+
+    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
+        if pixels.shape not in self._latents:
+            with torch.no_grad():
+                self._latents[pixels.shape] = self._vae.encode(pixels)
+        return self._latents[pixels.shape].clone()

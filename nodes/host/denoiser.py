@@ -10,6 +10,7 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 import comfy.model_management
@@ -20,17 +21,19 @@ from comfy.model_patcher import ModelPatcher
 from ...vipaint_core import CoarseGridDenoiser, Denoiser, JacobianFree
 from ...vipaint_core.diffusion.jacobian_free import step_for
 from .autograd import (
+    OrdinaryTensors,
     OverwrittenTensorError,
-    PlainKernels,
     differentiable,
+    followable,
     gradients,
     refuse_backward_outside,
 )
 from .checkpointing import checkpointed
 from .conditioning import Conds, conditioning_at, replaced_conditioning, without_inference_tensors
 from .failures import named_failures
-from .loading import check_weights, for_gradients, loaded_beside
+from .loading import check_weights, for_gradients, loaded_beside, uncompiled
 from .model_info import ModelInfo
+from .step_caches import WholePasses
 
 T = TypeVar("T")
 # work(denoiser, device)
@@ -130,7 +133,7 @@ def open_denoiser(
     zeros = inputs.info.add_frame_axis(torch.zeros(shape))
 
     def run() -> T:
-        runner = _Runner(work, inputs.info, backward, extra_networks, mode != "full", secant)
+        runner = _Runner(work, guider, inputs.info, backward, extra_networks, mode != "full", secant)
         try:
             guider.sample(zeros, zeros, runner, sigmas, disable_pbar=True, seed=inputs.seed)
         except Exception:
@@ -153,13 +156,15 @@ class _Runner(comfy.samplers.Sampler, Generic[T]):
     def __init__(
         self,
         work: Work[T],
+        guider: comfy.samplers.CFGGuider,
         info: ModelInfo,
         backward: bool,
         extra_networks: Sequence[ModelPatcher],
         in_blocks: bool,
         secant: float | None,
     ) -> None:
-        self.work, self.info, self.backward, self.extra_networks = work, info, backward, extra_networks
+        self.work, self.guider, self.info = work, guider, info
+        self.backward, self.extra_networks = backward, extra_networks
         self.in_blocks, self.secant = in_blocks, secant
         self.started, self.results = False, list[T]()
 
@@ -175,16 +180,22 @@ class _Runner(comfy.samplers.Sampler, Generic[T]):
         disable_pbar: bool = False,
     ) -> torch.Tensor:
         self.started = True
-        options = {"model_options": extra_args.get("model_options", {}), "seed": extra_args.get("seed")}
+        options = {"model_options": extra_args["model_options"], "seed": extra_args.get("seed")}
         ambient = torch.is_inference_mode_enabled()
-        size = tuple(noise.shape[-2:])
-        denoiser: Denoiser = HostDenoiser(model_wrap, options, self.info, size, self.backward, ambient)
+        # Wrappers around samplers may hand on something else.
+        ask, model_wrap = model_wrap, self.guider
+        passes = WholePasses(model_wrap, ask, options["model_options"])
+        host = HostDenoiser(model_wrap, passes, options, self.info, tuple(noise.shape[-2:]), self.backward, ambient)
+        denoiser: Denoiser = host
         if self.secant is not None:
             denoiser = JacobianFree(denoiser, self.secant)
         if math.isfinite(self.info.largest_level):
             denoiser = CoarseGridDenoiser(denoiser, self.info.largest_level)
         patchers = [model_wrap.model_patcher, *loaded_beside(model_wrap)] if self.backward else self.extra_networks
         with torch.inference_mode(False), torch.no_grad(), contextlib.ExitStack() as stack:
+            if self.backward or passes.is_needed:
+                stack.enter_context(uncompiled(model_wrap))
+            stack.enter_context(passes.guarded())
             if patchers:
                 check_weights(patchers)
                 networks = [patcher.model for patcher in patchers]
@@ -193,7 +204,7 @@ class _Runner(comfy.samplers.Sampler, Generic[T]):
                     conds = without_inference_tensors(model_wrap.conds)
                     stack.enter_context(replaced_conditioning(model_wrap, conds))
                 if self.in_blocks:
-                    stack.enter_context(checkpointed(networks, PlainKernels))
+                    stack.enter_context(checkpointed(networks, partial(followable, host.ordinary)))
             self.results.append(self.work(denoiser, noise.device))
         return noise
 
@@ -204,16 +215,18 @@ class HostDenoiser:
     def __init__(
         self,
         model_wrap: Any,
+        passes: WholePasses,
         options: dict[str, Any],
         info: ModelInfo,
         size: tuple[int, ...],
         differentiable: bool,
         ambient: bool,
     ) -> None:
-        """size: (height, width) of the latents that the conditioning was processed for.
+        """passes: what asks the guider.
+        size: (height, width) of the latents that the conditioning was processed for.
         ambient: whether the host runs nodes in inference mode.
         """
-        self._model_wrap, self._options, self._info = model_wrap, options, info
+        self._model_wrap, self._passes, self._options, self._info = model_wrap, passes, options, info
         self._size = size
         # Of other sizes, by size.
         self._conds: dict[tuple[int, ...], Conds] = {}
@@ -221,6 +234,10 @@ class HostDenoiser:
         # As the host's own samplers run it, but for what autograd will meet again.
         self._inference = ambient and not differentiable
         self._last = math.inf
+        self._schedule: torch.Tensor = options["model_options"]["transformer_options"]["sample_sigmas"]
+        self.ordinary = OrdinaryTensors()
+        # Sizes of latents that the networks have met, see `_meet`.
+        self._met = set[torch.Size]()
 
     def __call__(self, u: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
         comfy.model_management.throw_exception_if_processing_interrupted()
@@ -231,20 +248,23 @@ class HostDenoiser:
         z, sigma = coordinate.to_host(u.float(), s.float())
         # The host counts a flow's time from 0 to 1, without the scale of its noise.
         sigma = torch.as_tensor(sigma / coordinate.noise_scale if coordinate.flow else sigma).clone()
+        self._place_in_schedule(sigma)
         if self._inside:
+            self._meet(z, sigma)
             with named_failures():
                 return refuse_backward_outside(self._predict(z, sigma))
         if torch.is_grad_enabled():
             raise RuntimeError("VIPaint: a differentiated call belongs inside `denoiser.gradients()`")
         with named_failures(), torch.inference_mode(self._inference), torch.no_grad():
             x0 = self._predict(z, sigma)
+        self._met.add(z.shape[-2:])
         # Outside inference mode a clone is an ordinary tensor again.
         return x0.clone()
 
     def _predict(self, z: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         z = self._info.add_frame_axis(z)
         with self._conditioning_for(z):
-            x0: torch.Tensor = self._model_wrap(z, sigma, **self._options)
+            x0 = self._passes(z, sigma, **self._options)
         return self._info.drop_frame_axis(x0)
 
     def _conditioning_for(self, z: torch.Tensor) -> contextlib.AbstractContextManager[None]:
@@ -257,12 +277,30 @@ class HostDenoiser:
             self._conds[size] = without_inference_tensors(conds) if self._differentiable else conds
         return replaced_conditioning(self._model_wrap, self._conds[size])
 
+    def _place_in_schedule(self, sigma: torch.Tensor) -> None:
+        """The run's schedule with the levels that are asked for now: patches look up in it which step they are in."""
+        transformer = self._options["model_options"]["transformer_options"]
+        transformer["sample_sigmas"] = torch.cat([self._schedule, sigma.to(self._schedule)]).unique().flip(0)
+
+    def _meet(self, z: torch.Tensor, sigma: torch.Tensor) -> None:
+        """A plain pass before the first differentiated one of a size, where there are networks beside the model.
+
+        They encode their pictures at their first call. That needs no gradient, and may push weights out of memory.
+        """
+        size, beside = z.shape[-2:], loaded_beside(self._model_wrap)
+        if size in self._met or not beside:
+            return
+        with named_failures(), torch.no_grad():
+            self._predict(z.detach(), sigma)
+        check_weights([self._model_wrap.model_patcher, *beside])
+        self._met.add(size)
+
     @contextlib.contextmanager
     def gradients(self) -> Iterator[None]:
         """The context for differentiated calls and their backward passes."""
         if not self._differentiable:
             raise RuntimeError("VIPaint: the denoiser was opened without gradients")
-        with gradients(self._model_wrap.inner_model):
+        with gradients(self._model_wrap.inner_model, self.ordinary):
             self._inside = True
             try:
                 yield

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -34,11 +36,21 @@ def for_gradients(model: ModelPatcher, activation_bytes: float) -> ModelPatcher:
     if clone.get_additional_models_with_key("multigpu"):
         log.info("VIPaint: gradients use one GPU; the others of a multi-GPU model stay idle")
         clone.remove_additional_models("multigpu")
+    # The host goes on with a patcher's parent when it ends. The caller's may end together with this one, the first does
+    # as its network does.
+    clone.parent = _first(clone)
     transformer = clone.model_options.setdefault("transformer_options", {})
     # Sage and flash attention have no backward; the CPU's default raises in it.
     transformer["optimized_attention_override"] = _plain_attention
     clone.add_wrapper(comfy.patcher_extension.WrappersMP.PREPARE_SAMPLING, partial(_load_fully, activation_bytes))
     return clone
+
+
+def _first(patcher: ModelPatcher) -> ModelPatcher:
+    """The one of which a patcher is a clone of a clone."""
+    while patcher.parent is not None:
+        patcher = patcher.parent
+    return patcher
 
 
 def non_streaming(patcher: ModelPatcher) -> ModelPatcher:
@@ -98,7 +110,31 @@ def is_elsewhere(network: torch.nn.Module, patcher: ModelPatcher) -> bool:
     return any(weight.device.type != patcher.load_device.type for weight in network.parameters())
 
 
-def loaded_beside(model_wrap: Any) -> list[ModelPatcher]:
-    """Patchers of ControlNets and other networks that the host has loaded for the conditioning."""
-    loaded = getattr(model_wrap, "loaded_models", ())
-    return [patcher for patcher in loaded if isinstance(getattr(patcher, "model", None), torch.nn.Module)]
+def loaded_beside(guider: Any) -> list[ModelPatcher]:
+    """Patchers of all networks that the host has loaded for a run beside the model, in its own way of finding them.
+
+    Those of the conditioning and its hooks, additional models of the model, and what the patches of all of these call.
+    """
+    loaded = list(getattr(guider, "loaded_models", ()))
+    for patcher in (guider.model_patcher, *loaded):
+        loaded += patcher.model_patches_models() if isinstance(patcher, ModelPatcher) else []
+    # In their order, each once.
+    unique = dict.fromkeys(one for one in loaded if isinstance(getattr(one, "model", None), torch.nn.Module))
+    return list(unique)
+
+
+@contextlib.contextmanager
+def uncompiled(guider: Any) -> Iterator[None]:
+    """Within it compiled networks run as they were before: what follows their operations would be compiled with them.
+
+    torch.compile has done nothing yet where its part of torch has not been imported.
+    """
+    compiler = getattr(torch, "compiler", None)
+    if "torch._dynamo" not in sys.modules or not hasattr(compiler, "set_stance"):
+        yield
+        return
+    wrappers = guider.model_options["transformer_options"].get("wrappers", {})
+    if any("torch.compile" in keys for keys in wrappers.values()):
+        log.info("VIPaint: torch.compile is left out where gradients or single blocks of the network are followed")
+    with torch.compiler.set_stance("force_eager"):
+        yield

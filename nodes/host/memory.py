@@ -173,6 +173,11 @@ def run_within_memory(inputs: GuidedModel, demand: MemoryDemand, work: Work[T], 
 
     Raises InputError where the model cannot be run, and what the host raises where nothing smaller is left.
     """
+    if "denoise_mask_function" in inputs.model.model_options:
+        log.warning(
+            "VIPaint: the model's own way with masks (Differential Diffusion) is left out: grey parts of a mask count here "
+            "by themselves, the darker the more of the picture stays"
+        )
     extra = [] if demand.decoder is None else [demand.decoder.patcher]
     opened = partial(open_denoiser, inputs, extra_networks=extra)
     choice = first_choice(inputs.model, demand, inputs.gradients)
@@ -196,12 +201,7 @@ def run_within_memory(inputs: GuidedModel, demand: MemoryDemand, work: Work[T], 
                 activation_bytes=need,
             )
         except ModelError as error:
-            raise InputError(
-                "model",
-                "a model that runs with this picture and these prompts",
-                f"that it stopped with {error}",
-                "Check that text encoder and VAE belong to the model, and that it paints pictures of this size.",
-            ) from error
+            raise failed_pass(error, demand.shape) from error
         except torch.linalg.LinAlgError as error:
             # Solvers meet NaN before the result does.
             raise not_finite() from error
@@ -237,6 +237,23 @@ def smaller_choice(demand: MemoryDemand, choice: Choice | None, in_batches: bool
     if demand.gradient and choice.mode != GRADIENT_MODES[-1]:
         return Choice(GRADIENT_MODES[GRADIENT_MODES.index(choice.mode) + 1], demand.batch, 0.0, why)
     return None
+
+
+def failed_pass(error: ModelError, shape: tuple[int, int, int]) -> InputError:
+    """What has stopped a pass, and how to go on. shape: (C, H, W) of a latent."""
+    name, extension = error.network, error.extension
+    if name is not None:
+        found = f"that {name}, a network beside it, stopped {f'in {extension} ' if extension else ''}with {error}"
+        fix = f"Check that {name} belongs to the model, or leave it out."
+        if shape[-2] % 2 or shape[-1] % 2:
+            fix = f"Cut the picture to sides that are multiples of 16 pixels with VIPaint Crop, or leave {name} out."
+    elif extension is not None:
+        found = f"that {extension}, which belongs to another extension, stopped it with {error}"
+        fix = "Take the node that adds it out of the model's way; it may follow a sampler's steps, which there are not."
+    else:
+        found = f"that it stopped with {error}"
+        fix = "Check that text encoder and VAE belong to the model, and that it paints pictures of this size."
+    return InputError("model", "a model that runs with this picture and these prompts", found, fix)
 
 
 def not_finite() -> InputError:

@@ -81,7 +81,7 @@ def model_info(model: ModelPatcher, name: str = "model") -> ModelInfo:
         kinds = " / ".join(
             base.__name__
             for base in type(model.get_model_object("model_sampling")).__mro__
-            if base.__module__ == comfy.model_sampling.__name__
+            if base.__module__ == "comfy.model_sampling"
         )
         found = f"the family {family} with sampling {kinds}, whose noise levels VIPaint does not know"
         raise InputError(name, "a diffusion or rectified-flow image model", found, _LOAD_ANOTHER)

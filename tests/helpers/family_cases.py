@@ -11,7 +11,7 @@ from typing import Any
 
 import tiny_checkpoints
 import torch
-from tiny_families import FAMILIES, SMALL_UNET
+from tiny_families import DEEP_UNET, FAMILIES, SMALL_UNET
 
 ALL = tuple(FAMILIES)
 PIXELS = "radiance", "z-image-pixel", "pixeldit"
@@ -53,7 +53,7 @@ def load_case(pack: SimpleNamespace, checkpoint: Callable[[str], Path], name: st
     """A case of a family; its weights are inference tensors, as the host's loader leaves them."""
     import comfy.sd
 
-    family = SMALL_UNET if name == "unet" else FAMILIES[name]
+    family = {**FAMILIES, "unet": SMALL_UNET, "deep-unet": DEEP_UNET}[name]
     with torch.inference_mode():
         if family.loads:
             model, _, vae, _ = comfy.sd.load_checkpoint_guess_config(str(checkpoint(name)), output_clip=False)
@@ -141,14 +141,40 @@ def with_control(case: Case) -> Case:
     return replace(case, positive=positive, negative=negative, control=control.control_model)
 
 
+def _picture(case: Case, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """A picture of a case's size and a mask of its right half."""
+    pixels = torch.rand(1, 8 * case.size[0], 8 * case.size[1], 3, generator=torch.Generator().manual_seed(seed))
+    mask = torch.zeros(pixels.shape[:3])
+    mask[..., mask.shape[-1] // 2 :] = 1
+    return pixels, mask
+
+
+def with_encoding_control(case: Case) -> Case:
+    """A ControlNet for inpainting, which encodes its picture when it is first asked."""
+    from comfy_extras.nodes_controlnet import ControlNetInpaintingAliMamaApply
+
+    control = tiny_checkpoints.controlnet(FAMILIES[case.name], encodes=True)
+    given = case.positive, case.negative, control, case.vae, *_picture(case, 7), 0.8, 0.0, 1.0
+    positive, negative = ControlNetInpaintingAliMamaApply.execute(*given).result
+    return replace(case, positive=positive, negative=negative, control=control.control_model)
+
+
+def with_patch_network(case: Case) -> Case:
+    """A network that the model's blocks call, and that encodes its picture where it has another size."""
+    import comfy_extras.nodes_model_patch as patches
+
+    control = tiny_checkpoints.model_patch(FAMILIES[case.name])
+    made = patches.ZImageFunControlnet() if case.name == "z-image" else patches.QwenImageDiffsynthControlnet()
+    picture = torch.nn.functional.pad(_picture(case, 7)[0], (0, 0, 0, 16))
+    (model,) = made.diffsynth_controlnet(case.model, control, autoencoder(case), picture, 0.8)
+    return replace(case, model=model, control=control.model)
+
+
 def with_inpainting(case: Case) -> Case:
     """Mask and picture in the channels that inpainting networks have beside the latent."""
     import nodes
 
-    generator = torch.Generator().manual_seed(8)
-    pixels = torch.rand(1, 8 * case.size[0], 8 * case.size[1], 3, generator=generator)
-    mask = torch.zeros(pixels.shape[:3])
-    mask[..., mask.shape[-1] // 2 :] = 1
+    pixels, mask = _picture(case, 8)
     encode = nodes.InpaintModelConditioning().encode
     positive, negative, _ = encode(case.positive, case.negative, pixels, case.vae, mask)
     return replace(case, positive=positive, negative=negative)
@@ -179,6 +205,27 @@ def with_guidance(case: Case) -> Case:
     from comfy_extras.nodes_flux import FluxGuidance
 
     return replace(case, positive=FluxGuidance.execute(case.positive, 9.0).result[0])
+
+
+def with_freeu(case: Case) -> Case:
+    from comfy_extras.nodes_freelunch import FreeU_V2
+
+    return replace(case, model=FreeU_V2.execute(case.model, 1.3, 1.4, 0.9, 0.2).result[0])
+
+
+def with_perturbed_attention(case: Case) -> Case:
+    """A further pass in a function after guidance."""
+    from comfy_extras.nodes_pag import PerturbedAttentionGuidance
+
+    return replace(case, model=PerturbedAttentionGuidance.execute(case.model, 3.0).result[0])
+
+
+def with_skipped_layers(case: Case) -> Case:
+    """A further pass, of which blocks are left out on purpose, in a function after guidance."""
+    from comfy_extras.nodes_slg import SkipLayerGuidanceDiT
+
+    given = {"scale": 2.0, "start_percent": 0.0, "end_percent": 1.0, "double_layers": "0", "single_layers": ""}
+    return replace(case, model=SkipLayerGuidanceDiT.execute(case.model, **given).result[0])
 
 
 def with_everything(case: Case) -> Case:

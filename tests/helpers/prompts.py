@@ -41,6 +41,18 @@ def changed(prompt: Prompt, **nodes: Mapping[str, Any]) -> Prompt:
     return prompt
 
 
+def renamed(prompt: Prompt, names: Mapping[str, str]) -> Prompt:
+    """The prompt with other ids of its nodes, in links too."""
+
+    def link(value: Any) -> Any:
+        return [names.get(value[0], value[0]), value[1]] if isinstance(value, list) else value
+
+    return {
+        names.get(name, name): {**found, "inputs": {key: link(value) for key, value in found["inputs"].items()}}
+        for name, found in prompt.items()
+    }
+
+
 def decoded(prompt: Prompt, latent: list[Any]) -> Prompt:
     """The given nodes and a decoder and a saver for a latent."""
     decode = node("VAEDecode", samples=latent, vae=["checkpoint", 2])

@@ -85,32 +85,66 @@ def wan_vae(seed: int = 0) -> dict[str, torch.Tensor]:
     return coder.state_dict()
 
 
-def controlnet(family: Family, seed: int = 0) -> Any:
-    """A CONTROL_NET of a family: as the stock loader makes it from a file, SD3's from the same classes."""
+def controlnet(family: Family, seed: int = 0, *, encodes: bool = False) -> Any:
+    """A CONTROL_NET of a family: as the stock loader makes it from a file, others from the same classes.
+
+    encodes: of those (of SD3 and Flux) that read latents of a masked picture and its mask, for which they need a VAE.
+    """
     import comfy.cldm.cldm
     import comfy.cldm.mmdit
     import comfy.controlnet
+    import comfy.latent_formats
     import comfy.ldm.flux.controlnet
     import comfy.model_management
     import comfy.ops
     import comfy.supported_models
 
     config = getattr(comfy.supported_models, family.config)(family.network).unet_config
+    is_flux, latents = config.get("image_model") == "flux", None
     options = {"operations": comfy.ops.disable_weight_init, "dtype": torch.float32}
+    if encodes:
+        options["control_latent_channels"] = 17
+        latents = comfy.latent_formats.Flux() if is_flux else comfy.latent_formats.SD3()
     if "model_channels" in config:
         network, prefix = comfy.cldm.cldm.ControlNet(hint_channels=3, **config, **options), "control_model."
-    elif config.get("image_model") == "flux":
-        network, prefix = comfy.ldm.flux.controlnet.ControlNetFlux(**config, **options), ""
+    elif is_flux:
+        network = comfy.ldm.flux.controlnet.ControlNetFlux(latent_input=encodes, **config, **options)
+        prefix = None if encodes else ""
     else:
         network, prefix = comfy.cldm.mmdit.ControlNet(num_blocks=config["depth"], **config, **options), None
     with _seeded(seed):
         randomise(network)
     if prefix is None:
         device = comfy.model_management.get_torch_device()
-        return comfy.controlnet.ControlNet(network, compression_ratio=1, load_device=device)
+        extra = {"extra_conds": ["y", "guidance"]} if is_flux else {}
+        return comfy.controlnet.ControlNet(
+            network, compression_ratio=1, latent_format=latents, concat_mask=encodes, load_device=device, **extra
+        )
     # Flux files call the norms' weights scales.
     tensors = {f"{prefix}{name.replace('_norm.weight', '_norm.scale')}": v for name, v in network.state_dict().items()}
     return comfy.controlnet.load_controlnet_state_dict(tensors)
+
+
+def model_patch(family: Family, seed: int = 0) -> Any:
+    """A MODEL_PATCH of Qwen-Image or Z-Image, as Load Model Patch makes it but for its size and weights."""
+    import comfy.ldm.lumina.controlnet
+    import comfy.model_patcher
+    import comfy.ops
+    import comfy_extras.nodes_model_patch as patches
+
+    options, network = {"operations": comfy.ops.manual_cast}, family.network
+    if family.config == "QwenImage":
+        width = network["attention_head_dim"] * network["num_attention_heads"]
+        control = patches.QwenImageBlockWiseControlNet(network["num_layers"], dim=width, **options)
+    else:
+        known = {name: network[name] for name in ("dim", "n_heads", "n_kv_heads", "multiple_of", "ffn_dim_multiplier")}
+        control = comfy.ldm.lumina.controlnet.ZImage_Control(
+            n_control_layers=1, refiner_control=True, additional_in_dim=17, **known, **options
+        )
+    with _seeded(seed):
+        randomise(control)
+    cpu = torch.device("cpu")
+    return comfy.model_patcher.CoreModelPatcher(control, load_device=cpu, offload_device=cpu)
 
 
 def make(family: Family, path: Path, seed: int = 0) -> Path:

@@ -198,6 +198,8 @@ FAMILIES = {
         {
             **_LUMINA,
             "dim": 256,
+            # As many as the control network has that its patches count on.
+            "n_refiner_layers": 2,
             "axes_dims": [32, 48, 48],
             "n_kv_heads": 2,
             "z_image_modulation": True,
@@ -403,6 +405,16 @@ FAMILIES |= {
 
 # SD1.5 where no file is needed.
 SMALL_UNET = _unet("SD15", model_channels=NARROW)
+# With what nodes for UNets change: attention in the middle, and two widths.
+DEEP_UNET = _unet(
+    "SD15",
+    model_channels=NARROW,
+    num_res_blocks=[1, 1],
+    channel_mult=[1, 2],
+    transformer_depth=[1, 1],
+    transformer_depth_output=[1, 1, 1, 1],
+    transformer_depth_middle=1,
+)
 # Refused by VIPaint: it makes films.
 WAN = Family(
     "WAN21_T2V",

@@ -5,6 +5,7 @@ What nodes refuse is tested without a server: here are the ways by which it reac
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from prompts import changed, node, paint, upload
+from prompts import changed, node, paint, renamed, upload
 
 from tools.comfy_server import ComfyServer, InvalidPrompt, PromptError
 
@@ -100,6 +101,55 @@ def test_what_a_node_refuses(usual: SimpleNamespace, changes: dict[str, Any], wo
     with pytest.raises(PromptError, match=f"(?s)ValueError: {words}") as caught:
         usual.server.run(changed(usual.prompt, **{name: named(values) for name, values in changes.items()}))
     assert caught.value.node_type.startswith("VIPaint")
+
+
+BASELINE = {"class_type": "VIPaintBaseline", "preset": None}
+WRITE = r'In a prompt for scripts write "method": "blended", and each of its settings beside it, as "method\.'
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ({}, "none"),
+        ({"method": "best"}, "'best'"),
+        ({"method": 7}, "7"),
+        ({"method": {"method": "ding", "steps": 2}}, "{'method': 'ding', 'steps': 2}"),
+        ({"method.steps": 2}, "none"),
+    ],
+    ids=["missing", "unknown", "number", "nested", "settings-alone"],
+)
+@pytest.mark.parametrize("number", ["inpaint", "7:3"])
+def test_choices_with_settings_that_the_host_drops(
+    usual: SimpleNamespace, number: str, given: dict[str, Any], found: str
+) -> None:
+    """It knows them by exact names only, and runs the node without them."""
+    prompt = renamed(changed(usual.prompt, inpaint={**BASELINE, **given}), {"inpaint": number})
+    words = rf"VIPaint Baseline, input `method`: expected one of blended, .*, found {re.escape(found)}\. {WRITE}"
+    with pytest.raises(PromptError, match=rf"(?s)ValueError: {words}"):
+        usual.server.run(prompt)
+
+
+def test_settings_of_a_choice(usual: SimpleNamespace) -> None:
+    """By their names; those of other choices are not looked at, missing ones are named by the host."""
+    inputs = usual.server.object_info("VIPaintBaseline")["input"]["required"]
+    (option,) = (option for option in inputs["method"][1]["options"] if option["key"] == "ding")
+    names = {name: value[1]["default"] for kind in option["inputs"].values() for name, value in kind.items()}
+    given = {"method": "ding", **{f"method.{name}": value for name, value in names.items()}, "method.steps": 2}
+    expected = paint(usual.server, changed(usual.prompt, inpaint={**BASELINE, **given}))
+    more = {**given, "method.jumps": 3, "steps": 9}
+    assert np.array_equal(paint(usual.server, changed(usual.prompt, inpaint={**BASELINE, **more})), expected)
+    del given["method.steps"]
+    with pytest.raises(InvalidPrompt, match="steps"):
+        usual.server.queue(changed(usual.prompt, inpaint={**BASELINE, **given}))
+
+
+def test_prompts_through_subgraphs(usual: SimpleNamespace) -> None:
+    """The editor writes nodes of subgraphs with the numbers of all graphs around them: the same pixels."""
+    names = {name: f"{7 + number}:{number}" for number, name in enumerate(usual.prompt)}
+    names["inpaint"] = "7:3:12"
+    save = names["save"]
+    found = paint(usual.server, renamed(changed(usual.prompt, inpaint={"seed": 1}), names), save)
+    assert np.array_equal(found, usual.before[1])
 
 
 @pytest.mark.parametrize(

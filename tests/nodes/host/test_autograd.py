@@ -19,11 +19,16 @@ from family_cases import (
     unguided,
     with_area,
     with_control,
+    with_encoding_control,
     with_everything,
+    with_freeu,
     with_inpainting,
     with_lora,
+    with_patch_network,
+    with_perturbed_attention,
     with_reference,
     with_rescaled_guidance,
+    with_skipped_layers,
 )
 
 SHAPE = (2, 16, 6, 8)
@@ -199,6 +204,11 @@ VARIANTS = {
     with_area: LIGHT,
     with_rescaled_guidance: ["unet", "sd2"],
     with_control: ["sd15", "sd3", "flux"],
+    with_encoding_control: ["sd3", "flux"],
+    with_patch_network: ["qwen-image", "z-image"],
+    with_freeu: ["deep-unet"],
+    with_perturbed_attention: ["deep-unet"],
+    with_skipped_layers: ["sd3", "flux"],
     with_everything: ["sdxl"],
     with_inpainting: ["sd15-inpaint", "flux-fill"],
     with_reference: ["flux", "flux2", "qwen-image"],

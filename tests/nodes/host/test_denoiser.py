@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import weakref
 from dataclasses import replace
 
 import pytest
 import torch
-from family_cases import Case, opened, predict, prompt, with_guidance, with_lora, with_sizes
+from family_cases import Case, opened, predict, prompt, with_control, with_guidance, with_lora, with_sizes
 from torch.utils.flop_counter import FlopCounterMode
 
 SHAPE = (2, 16, 6, 8)
@@ -53,6 +56,7 @@ def test_state_is_restored_after_an_exception(tiny, open_denoiser, conditioning,
     import comfy.model_management
 
     parameters = list(tiny.model.model.diffusion_model.parameters())
+    wanted = [parameter.requires_grad for parameter in parameters]
     options = repr(tiny.model.model_options)
     seen = []
 
@@ -66,7 +70,8 @@ def test_state_is_restored_after_an_exception(tiny, open_denoiser, conditioning,
     assert seen == [True]
     assert comfy.model_management.in_training is False
     assert repr(tiny.model.model_options) == options
-    assert not any(p.requires_grad for p in parameters)
+    parameters = list(tiny.model.model.diffusion_model.parameters())
+    assert [parameter.requires_grad for parameter in parameters] == wanted
     # Saved tensors are autograd's own again.
     a = 2 * torch.ones(3, requires_grad=True)
     total = a.square().sum()
@@ -206,3 +211,40 @@ def test_one_picture_of_a_film_family_has_no_axis_of_frames(open_denoiser, load_
     first = predict(open_denoiser, family, gradient=False)
     assert first.shape == family.shape()
     assert (predict(open_denoiser, replace(family, cfg=1.0), gradient=False) - first).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+@pytest.mark.parametrize("changed", ["plain", "wrapped", "controlled", "writing"])
+def test_the_patcher_of_a_run_ends_with_it(pack, open_denoiser, load_family, monkeypatch, changed, gradient):
+    """Not with the next collection: where the caller's has ended before, the host would know weights by none."""
+    case, patchers = load_family("flux"), []
+    model = case.model.clone()
+    if changed == "wrapped":
+        model.add_wrapper("apply_model", lambda executor, *args, **kwargs: executor(*args, **kwargs))
+        model.set_model_unet_function_wrapper(
+            lambda network, given: network(given["input"], given["timestep"], **given["c"])
+        )
+    if changed == "writing":
+        model.set_model_sampler_post_cfg_function(lambda given: given["denoised"].square().add_(given["denoised"]))
+    if changed == "controlled":
+        with torch.inference_mode():
+            case = with_control(case)
+    u = torch.randn(case.shape(), generator=torch.Generator().manual_seed(2))
+
+    def work(denoiser):
+        patchers.append(weakref.ref(denoiser._denoiser._model_wrap.model_patcher))
+        with denoiser.gradients() if gradient else contextlib.nullcontext():
+            point = u.clone().requires_grad_(gradient)
+            x0 = denoiser(point, torch.tensor([1.5]))
+            return torch.autograd.grad(x0.sum(), point) if gradient else x0
+
+    gc.collect()
+    gc.disable()
+    try:
+        opened(open_denoiser, replace(case, model=model), work, gradient)
+        caller = weakref.ref(model)
+        assert all(patcher() is (None if gradient else model) for patcher in patchers)
+        del model
+        assert caller() is None
+    finally:
+        gc.enable()

@@ -99,15 +99,15 @@ class Failing:
     def __init__(self, model, fails):
         import comfy.model_management
 
-        def call(network, given):
+        def call(given):
             rows, graph = len(given["input"]), torch.is_grad_enabled() and given["input"].requires_grad
             if fails(rows, graph):
                 raise comfy.model_management.OOM_EXCEPTION("CUDA out of memory")
             self.rows += rows
-            return network(given["input"], given["timestep"], **given["c"])
+            return given["denoised"]
 
         self.rows, self.model = 0, model.clone()
-        self.model.set_model_unet_function_wrapper(call)
+        self.model.set_model_sampler_post_cfg_function(call)
 
 
 def test_batches_shrink_until_they_fit(tiny, paint, messages):

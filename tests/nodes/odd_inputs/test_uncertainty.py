@@ -15,7 +15,7 @@ ROWS = [
             ("odd-number", {"images": GREY.expand(3, -1, -1, -1), "fills": 2}, "images; multiple of 2; batch of 3"),
             ("more-than-there-are", {"fills": 5}, "images; multiple of 5; batch of 2"),
             ("negative", {"fills": -2}, "fills; from 0; -2"),
-            ("float", {"fills": 2.0}, "fills; 2.0"),
+            ("float", {"fills": 2.5}, "fills; 2.5"),
             ("alike", {"images": GREY.expand(4, -1, -1, -1)}, numbers(0, 0.02)),
             ("1-x-1", {"images": torch.tensor([0.0, 1.0])[:, None, None, None].expand(2, 1, 1, 3)}, numbers(0, 1)),
             ("scale-1", {"full_scale": 1.0}, numbers(0, 1)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from odd_inputs import (
@@ -19,7 +20,13 @@ from odd_inputs import (
     of_size,
     prompted,
     rows,
+    same_as,
     unlike,
+)
+
+NUMPY_NUMBERS = (
+    *(np.int8, np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.uint64),
+    *(np.float16, np.float32, np.float64, np.longdouble),
 )
 
 
@@ -42,7 +49,19 @@ ROWS = [
             ("seed-negative", {"seed": -1}, "seed; from 0; found -1"),
             ("seed-largest", {"seed": 2**64 - 1}, unlike({})),
             ("seed-too-large", {"seed": 2**64}, "seed; found 18446744073709551616"),
-            ("seed-float", {"seed": 1.0}, "seed; a whole number; 1.0"),
+            ("fills-true", {"fills": True}, "fills; a whole number; True"),
+            ("fills-numpy-true", {"fills": np.bool_(True)}, "fills; a whole number; True"),
+            ("fills-numpy-text", {"fills": np.str_("3")}, "fills; '3'"),
+            ("fills-array", {"fills": np.array(3)}, "fills; array(3)"),
+            *((f"fills-{kind.__name__}", {"fills": kind(3)}, of_size(3, *CELLS)) for kind in NUMPY_NUMBERS),
+            ("fills-float", {"fills": 3.0}, of_size(3, *CELLS)),
+            ("fills-numpy-half", {"fills": np.float32(1.5)}, "fills; a whole number; 1.5"),
+            ("seed-float", {"seed": 1.0}, same_as({"seed": 1})),
+            ("seed-float-half", {"seed": 1.5}, "seed; a whole number; 1.5"),
+            ("seed-numpy", {"seed": np.uint64(2**64 - 1)}, same_as({"seed": 2**64 - 1})),
+            ("cfg-true", {"cfg": True}, "cfg; a number; True"),
+            *((f"cfg-{kind.__name__}", {"cfg": kind(4)}, same_as({"cfg": 4.0})) for kind in NUMPY_NUMBERS),
+            ("cfg-numpy-nan", {"cfg": np.float32("nan")}, "cfg; a number; nan"),
             ("seed-nan", {"seed": torch.nan}, "seed; nan"),
             ("cfg-0", {"cfg": 0}, AS_USUAL),
             ("cfg-0-is-the-negative-prompt", prompted(lambda t, s: [[t + 1, s]]), unlike({})),
@@ -118,6 +137,8 @@ ROWS = [
             ("setting-of-another", {"method": {"method": "ding", "jumps": 3}}, "method; jumps"),
             ("setting-0", {"method": {"method": "ding", "steps": 0}}, "method; steps; 0"),
             ("setting-huge", {"method": {"method": "ding", "steps": 10**9}}, "method; steps"),
+            ("setting-numpy", {"method": {"method": "ding", "steps": np.int32(2)}}, of_size(1, *CELLS)),
+            ("setting-true", {"method": {"method": "ding", "steps": True}}, "method; steps; True"),
             ("setting-float", {"method": {"method": "ding", "steps": 2.5}}, "method; steps; 2.5"),
             ("setting-text", {"method": {"method": "ding", "steps": "2"}}, "method; steps; '2'"),
             ("setting-nan", {"method": {"method": "dps", "steps": 2, "scale": torch.nan}}, "method; scale; nan"),
