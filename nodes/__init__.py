@@ -10,9 +10,12 @@ from .crop import VIPaintCrop
 from .fit import VIPaintFit
 from .host.example_model import register_example_model
 from .inpaint import VIPaintInpaint
+from .mask import VIPaintMask
 from .posterior_files import VIPaintLoadPosterior, VIPaintSavePosterior
 from .restore import VIPaintRestore
 from .sample import VIPaintSample
+from .sampler import VIPaintSampler
+from .sigmas import VIPaintSigmas
 from .uncertainty import VIPaintUncertainty
 from .unconditional import VIPaintUnconditional
 
@@ -25,6 +28,9 @@ NODES = (
     VIPaintSample,
     VIPaintSavePosterior,
     VIPaintLoadPosterior,
+    VIPaintSampler,
+    VIPaintSigmas,
+    VIPaintMask,
     VIPaintCrop,
     VIPaintComposite,
     VIPaintChoose,

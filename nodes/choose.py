@@ -148,9 +148,12 @@ class VIPaintChoose(io.ComfyNode):
         validation.check_widgets(cls, fills=fills)
         pictures = validation.check_image("images", images)
         given = None if original is None else validation.check_image("original", original)
-        each = count_fills("images", pictures, fills, None if given is None else len(given))
+        hole = None if mask is None else validation.check_mask("mask", mask)
+        known = [len(rows) for rows in (given, hole) if rows is not None] if given is not None else []
+        each = count_fills("images", pictures, fills, max(known, default=None))
         count = len(pictures) // each
-        hole = None if mask is None else validation.check_mask("mask", mask, count)
+        if hole is not None:
+            _, hole = validation.pair("mask", hole, pictures[::each])
         parts = parse_chosen(chosen, each, count)
         rows = [picture * each + number for picture, numbers in enumerate(parts) for number in numbers]
         following: list[Any] = [ExecutionBlocker(None), ExecutionBlocker(None)]

@@ -9,11 +9,8 @@ import torch
 from comfy_api.v0_0_2 import io
 from comfy_execution.validation import validate_node_input
 
+from . import validation
 from .errors import InputError
-
-PAINT = "Right-click the picture in Load Image, choose Open in MaskEditor, paint what is to be filled, and save."
-# Size of the empty mask that Load Image gives for a picture without transparency.
-PLACEHOLDER = (64, 64)
 
 
 def check_source(given: Mapping[str, Any]) -> None:
@@ -53,9 +50,8 @@ def check_mask_is_painted(image: Any, mask: Any) -> None:
     """Raises InputError for the empty mask that Load Image gives for a picture without one."""
     if not isinstance(mask, torch.Tensor) or not isinstance(image, torch.Tensor):
         return
-    is_placeholder = tuple(mask.shape[-2:]) == PLACEHOLDER and not bool(mask.any())
-    if is_placeholder and image.ndim == 4 and tuple(image.shape[1:3]) != PLACEHOLDER:
-        raise InputError("mask", "a mask with white where to paint", "the empty mask of a picture without one", PAINT)
+    if image.ndim == 4 and tuple(image.shape[1:3]) != (validation.PLACEHOLDER, validation.PLACEHOLDER):
+        validation.refuse_placeholder("mask", mask)
 
 
 def check_pictures(node: type[io.ComfyNode], given: Mapping[str, Any]) -> list[str]:

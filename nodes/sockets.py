@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from comfy_api.v0_0_2 import io
 
 from ..vipaint_core import PRESETS, Preset
 from .host.denoiser import GRADIENT_MODES
 from .host.memory import AUTO
+from .observation import ORIGINAL, SURROUNDINGS
 
 CATEGORY = "VIPaint"
 PosteriorType = io.Custom("VIPAINT_POSTERIOR")
@@ -90,14 +93,19 @@ def price(preset: Preset) -> str:
     return f"{each} passes a fill" + (f" after {fit} for the picture" if fit else "")
 
 
-def preset_input() -> io.Input:
-    words = [f"{name}: {PRESET_WORDS[name]}; {price(preset)}." for name, preset in PRESETS.items()]
+def preset_input(presets: Mapping[str, Preset] = PRESETS) -> io.Input:
+    words = [f"{name}: {PRESET_WORDS[name]}; {price(preset)}." for name, preset in presets.items()]
     return io.Combo.Input(
         "preset",
-        options=list(PRESETS),
+        options=list(presets),
         default="balanced",
         tooltip="Quality against time; KSampler takes 1 pass a step. " + " ".join(words),
     )
+
+
+def sigmas_preset_input() -> io.Input:
+    """Presets that any levels can be sampled by: those without a fit."""
+    return preset_input({name: preset for name, preset in PRESETS.items() if not preset.fit.steps})
 
 
 def picture_inputs() -> list[io.Input]:
@@ -139,6 +147,30 @@ def gradients_input() -> io.Input:
         "in the memory of KSampler; also for quantised and streamed weights. auto: the first that fits. The next takes "
         "over where memory ends.",
     )
+
+
+def strength_inputs() -> list[io.Input]:
+    return [
+        io.Float.Input(
+            "strength",
+            default=1.0,
+            min=0.0,
+            max=1.0,
+            step=0.01,
+            optional=True,
+            tooltip="How much of what is in the hole is replaced, as KSampler's denoise. 1: all of it, nothing hidden is "
+            "looked at. Lower keeps its shapes and colours more closely, with less variety.",
+        ),
+        io.Combo.Input(
+            "content",
+            options=[ORIGINAL, SURROUNDINGS],
+            default=ORIGINAL,
+            optional=True,
+            advanced=True,
+            tooltip="What strength below 1 keeps. original: what is in the hole. surroundings: the nearest visible "
+            "colours, e.g. where a picture is painted beyond its border.",
+        ),
+    ]
 
 
 def posterior_output() -> io.Output:

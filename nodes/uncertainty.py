@@ -63,8 +63,8 @@ class VIPaintUncertainty(io.ComfyNode):
                     default=0,
                     min=0,
                     max=4096,
-                    tooltip="Fills per picture. 0: found out, from original where it is connected, else from the pixels "
-                    "that the fills of one picture have in common.",
+                    tooltip="Fills per picture. 0: found out, from original or mask where they are connected, else from the "
+                    "pixels that the fills of one picture have in common.",
                 ),
                 io.Float.Input(
                     "full_scale",
@@ -102,6 +102,12 @@ class VIPaintUncertainty(io.ComfyNode):
                     tooltip="The overlay has a line around what is above this share of full scale: higher outlines less, "
                     "1 nothing.",
                 ),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="The masks that were painted, where one picture had several: each has fills, and a map, of "
+                    "its own.",
+                ),
             ],
             outputs=[
                 io.Image.Output("heat_map", tooltip="One picture for each original, black to yellow."),
@@ -120,11 +126,17 @@ class VIPaintUncertainty(io.ComfyNode):
         original: torch.Tensor | None = None,
         opacity: float = 0.7,
         outline: float = 0.2,
+        mask: torch.Tensor | None = None,
     ) -> io.NodeOutput:
         validation.check_widgets(cls, fills=fills, full_scale=full_scale, opacity=opacity, outline=outline)
         images = validation.check_image("images", images)
         pictures = None if original is None else validation.check_image("original", original).to(images.device)
-        each = count_fills("images", images, fills, None if pictures is None else len(pictures))
+        masks = 0 if mask is None else len(validation.check_mask("mask", mask))
+        groups = max(masks, 0 if pictures is None else len(pictures)) or None
+        each = count_fills("images", images, fills, groups)
+        if pictures is not None and groups is not None and len(pictures) == 1:
+            # Several masks of one picture.
+            pictures = pictures.expand(groups, -1, -1, -1)
         deviation = spread(images, each)
         largest = deviation.flatten(1).amax(1)
         scale = largest.clamp_min(SMALLEST) if full_scale == 0 else torch.full_like(largest, full_scale)

@@ -60,7 +60,8 @@ def test_nothing_is_translated_that_is_said_nowhere(schemas: list) -> None:
 
 
 def test_a_preset_s_price_is_translated_with_its_numbers(schemas: list) -> None:
-    (tooltip,) = {entry.tooltip for schema in schemas for entry in schema.inputs if entry.id == "preset"}
+    (schema,) = (schema for schema in schemas if schema.node_id == "VIPaintInpaint")
+    (tooltip,) = (entry.tooltip for entry in schema.inputs if entry.id == "preset")
     for language, table in locales.tables().items():
         words = locales.translator(table)(tooltip)
         assert words is not None and "58" in words and "1500" in words and "passes a fill" not in words, language

@@ -42,7 +42,7 @@ def test_pictures_are_looked_at_before_models_are_asked_for(pack, name):
     given = {"model": None, "vae": None, "image": image, "mask": torch.ones(1, 48, 64), "fills": 4}
     assert look(**given) == ["model", "vae"]
     assert look(**{**given, "model": 1, "vae": 2}) == []
-    with pytest.raises(ValueError, match=r"VIPaint \w+, input `mask`: .* empty mask .* MaskEditor"):
+    with pytest.raises(ValueError, match=r"VIPaint \w+, input `mask`: .* black mask .* Mask Editor"):
         look(**{**given, "mask": empty})
     # Of a picture of its size, and of none, it is a mask like any other.
     assert look(**{**given, "image": torch.rand(1, 64, 64, 3), "mask": empty}) == ["model", "vae"]

@@ -128,7 +128,7 @@ def test_an_error_while_running_names_the_input_too(editor: Editor) -> None:
     editor.browser.evaluate(f"({widget('LoadImage', 'image')}.value = 'vipaint_blurred.png', 1)")
     editor.press_run()
     editor.browser.wait("document.body.innerText.includes('VIPaint Inpaint: input mask')", 30)
-    assert "MaskEditor" in editor.value("document.body.innerText")
+    assert "Mask Editor" in editor.value("document.body.innerText")
     assert editor.value(f"{node('VIPaintInpaint')}.inputs.find((one) => one.name === 'mask').hasErrors")
 
 
