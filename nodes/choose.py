@@ -16,7 +16,7 @@ from .errors import InputError, names_node
 from .host.messages import say
 from .host.temporary_files import saved_pictures
 from .sockets import CATEGORY
-from .uncertainty import count_fills
+from .uncertainty import fills_of
 
 # Standard deviation of colours from 0 to 1 that the overlay draws brightest.
 FULL_SCALE = 0.25
@@ -147,13 +147,8 @@ class VIPaintChoose(io.ComfyNode):
     ) -> io.NodeOutput:
         validation.check_widgets(cls, fills=fills)
         pictures = validation.check_image("images", images)
-        given = None if original is None else validation.check_image("original", original)
-        hole = None if mask is None else validation.check_mask("mask", mask)
-        known = [len(rows) for rows in (given, hole) if rows is not None] if given is not None else []
-        each = count_fills("images", pictures, fills, max(known, default=None))
+        each, given, hole = fills_of(pictures, fills, original, mask)
         count = len(pictures) // each
-        if hole is not None:
-            _, hole = validation.pair("mask", hole, pictures[::each])
         parts = parse_chosen(chosen, each, count)
         rows = [picture * each + number for picture, numbers in enumerate(parts) for number in numbers]
         following: list[Any] = [ExecutionBlocker(None), ExecutionBlocker(None)]

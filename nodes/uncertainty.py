@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import torch
 from comfy_api.v0_0_2 import io
 
@@ -15,24 +17,40 @@ from .sockets import CATEGORY
 SMALLEST = 1 / 255
 
 
-def count_fills(name: str, images: torch.Tensor, fills: int, pictures: int | None) -> int:
-    """Fills per picture: as asked for, by the number of pictures where that is known, else by what fills share.
+class Fills(NamedTuple):
+    """each: fills per picture. pictures: (B, H, W, 3), holes: (B, 1, H, W), of each of them, None where not given."""
 
-    name: the input that the fills come from. fills: 0 where it is to be found out. Raises InputError.
+    each: int
+    pictures: torch.Tensor | None
+    holes: torch.Tensor | None
+
+
+def fills_of(images: torch.Tensor, fills: int, original: Any, mask: Any) -> Fills:
+    """What a batch of fills belongs to: by what is connected, else by the pixels that fills of one picture share.
+
+    images: (N, H, W, 3), all fills of the first picture first; several masks of one picture have fills of their own.
+    fills: per picture, 0 where it is to be found out. Raises InputError.
     """
-    if pictures is not None:
-        found = validation.fills_per_picture(name, len(images), pictures)
-        if fills in (0, found):
-            return found
-        raise InputError(
-            "fills", f"0 or {found}, of {len(images)} fills for {pictures} pictures", str(fills), "Set fills to 0."
-        )
-    each = fills or fills_per_picture(images)
-    if len(images) % each:
-        raise InputError(
-            name, f"a multiple of {each} fills", f"a batch of {len(images)}", "Set `fills` to 0: it is found out."
-        )
-    return each
+    pictures = None if original is None else validation.check_image("original", original).to(images.device)
+    holes = None if mask is None else validation.check_mask("mask", mask)
+    if pictures is not None and holes is not None:
+        pictures, holes = validation.check_masked_pictures("mask", mask, pictures)
+    known = pictures if pictures is not None else holes if holes is not None and len(holes) > 1 else None
+    if known is None:
+        each = fills or fills_per_picture(images)
+        if len(images) % each:
+            raise InputError(
+                "images",
+                f"a multiple of {each} fills",
+                f"a batch of {len(images)}",
+                "Set `fills` to 0: it is found out.",
+            )
+        return Fills(each, None, None if holes is None else holes.expand(len(images) // each, -1, -1, -1))
+    each = validation.fills_per_picture("images", len(images), len(known))
+    if fills not in (0, each):
+        expected = f"0 or {each}, of {len(images)} fills for {len(known)} pictures or masks"
+        raise InputError("fills", expected, str(fills), "Set fills to 0.")
+    return Fills(each, pictures, holes)
 
 
 class VIPaintUncertainty(io.ComfyNode):
@@ -130,13 +148,7 @@ class VIPaintUncertainty(io.ComfyNode):
     ) -> io.NodeOutput:
         validation.check_widgets(cls, fills=fills, full_scale=full_scale, opacity=opacity, outline=outline)
         images = validation.check_image("images", images)
-        pictures = None if original is None else validation.check_image("original", original).to(images.device)
-        masks = 0 if mask is None else len(validation.check_mask("mask", mask))
-        groups = max(masks, 0 if pictures is None else len(pictures)) or None
-        each = count_fills("images", images, fills, groups)
-        if pictures is not None and groups is not None and len(pictures) == 1:
-            # Several masks of one picture.
-            pictures = pictures.expand(groups, -1, -1, -1)
+        each, pictures, _ = fills_of(images, fills, original, mask)
         deviation = spread(images, each)
         largest = deviation.flatten(1).amax(1)
         scale = largest.clamp_min(SMALLEST) if full_scale == 0 else torch.full_like(largest, full_scale)
