@@ -452,7 +452,20 @@ def benchmark(host: Host, arguments: Sequence[str]) -> int:
     return call([host.python, "-m", f"benchmarks.{arguments[0]}", *arguments[1:]], host.env())
 
 
-BENCHMARKS = ("toy", "sizes", "gmm", "restoration", "ablation", "memory", "speed", "soak", "batch", "compare")
+BENCHMARKS = (
+    "toy",
+    "sizes",
+    "gmm",
+    "restoration",
+    "ablation",
+    "strength",
+    "distilled",
+    "memory",
+    "speed",
+    "soak",
+    "batch",
+    "compare",
+)
 COMMANDS = {"demo": demo, "test": test, "benchmark": benchmark}
 
 

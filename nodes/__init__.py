@@ -8,9 +8,12 @@ from .composite import VIPaintComposite
 from .crop import VIPaintCrop
 from .fit import VIPaintFit
 from .inpaint import VIPaintInpaint
+from .mask import VIPaintMask
 from .posterior_files import VIPaintLoadPosterior, VIPaintSavePosterior
 from .restore import VIPaintRestore
 from .sample import VIPaintSample
+from .sampler import VIPaintSampler
+from .sigmas import VIPaintSigmas
 from .uncertainty import VIPaintUncertainty
 from .unconditional import VIPaintUnconditional
 
@@ -21,6 +24,9 @@ NODES = (
     VIPaintSample,
     VIPaintSavePosterior,
     VIPaintLoadPosterior,
+    VIPaintSampler,
+    VIPaintSigmas,
+    VIPaintMask,
     VIPaintCrop,
     VIPaintComposite,
     VIPaintUncertainty,

@@ -13,6 +13,8 @@ from .sockets import CATEGORY, CropType
 
 # Pixels; no image VAE of the host has larger cells than half of it.
 LARGEST_CELL = 64
+# What becomes of the original's transparency.
+KEEP, OPAQUE = "keep", "opaque where painted"
 
 
 def check_crop(crop: Crop, pictures: torch.Tensor, hole: torch.Tensor) -> None:
@@ -91,8 +93,21 @@ class VIPaintComposite(io.ComfyNode):
                     tooltip="From VIPaint Crop, if its cuts were painted in: fills are scaled back and put where they "
                     "were cut. Original and mask are then the whole ones.",
                 ),
+                io.Combo.Input(
+                    "alpha",
+                    options=[KEEP, OPAQUE],
+                    default=KEEP,
+                    optional=True,
+                    advanced=True,
+                    tooltip="The transparency of an original that has one. keep: returned as it is. opaque where "
+                    "painted: what the mask shows is visible, e.g. where transparent parts were painted.",
+                ),
             ],
-            outputs=[io.Image.Output("image", tooltip="One picture for each fill.")],
+            outputs=[
+                io.Image.Output(
+                    "image", tooltip="One picture for each fill, with the original's transparency if it has any."
+                )
+            ],
         )
 
     @classmethod
@@ -105,12 +120,13 @@ class VIPaintComposite(io.ComfyNode):
         feather: int = 0,
         colour_match: float = 1.0,
         crop: Crop | None = None,
+        alpha: str = KEEP,
     ) -> io.NodeOutput:
-        validation.check_widgets(cls, feather=feather, colour_match=colour_match)
+        validation.check_widgets(cls, feather=feather, colour_match=colour_match, alpha=alpha)
         painted = validation.check_image("fills", fills)
-        pictures = validation.check_image("original", original).to(painted.device)
-        hole = validation.check_mask("mask", mask, len(pictures)).to(painted.device)
-        validation.check_same_size("mask", hole, pictures)
+        pictures = validation.check_image("original", original, with_alpha=True).to(painted.device)
+        pictures, hole = validation.check_masked_pictures("mask", mask, pictures)
+        hole = hole.to(painted.device)
         if crop is None:
             crop = Crop.of_whole(pictures)
         check_crop(crop, pictures, hole)
@@ -119,7 +135,10 @@ class VIPaintComposite(io.ComfyNode):
         out = []
         for picture, cover, region, own in zip(pictures, hole, crop.regions, painted.split(each), strict=True):
             full, (lines, columns) = picture.repeat(each, 1, 1, 1), region.inside
-            part, cover = full[:, lines, columns], cover[:, lines, columns]
+            colours, opacity, shown = full[..., :3], full[..., 3:], cover[0, ..., None]
+            if alpha == OPAQUE:
+                opacity.copy_(torch.maximum(opacity, shown))
+            part, cover = colours[:, lines, columns], cover[:, lines, columns]
             found = scaled(own, (region.height, region.width))[:, : part.shape[1], : part.shape[2]]
             window = (slice(None), *with_neighbours(cover[0] > 0))
             covers = cover[window].expand(each, -1, -1, -1)

@@ -13,7 +13,7 @@ from . import sockets
 from .errors import names_node
 from .host.denoiser import Conditioning
 from .host.memory import AUTO
-from .observation import PictureInputs
+from .observation import ORIGINAL, PictureInputs
 from .sampling import paint, sampling_inputs
 from .validation import check_widgets
 
@@ -35,6 +35,7 @@ class VIPaintFit(io.ComfyNode):
                 sockets.preset_input(),
                 *sockets.picture_inputs(),
                 sockets.gradients_input(),
+                *sockets.strength_inputs(),
             ],
             outputs=[sockets.posterior_output()],
         )
@@ -54,7 +55,11 @@ class VIPaintFit(io.ComfyNode):
         mask: torch.Tensor | None = None,
         vae: VAE | None = None,
         gradients: str = AUTO,
+        strength: float = 1.0,
+        content: str = ORIGINAL,
     ) -> io.NodeOutput:
-        check_widgets(cls, seed=seed, cfg=cfg, preset=preset, gradients=gradients)
+        widgets = {"preset": preset, "gradients": gradients, "strength": strength, "content": content}
+        check_widgets(cls, seed=seed, cfg=cfg, **widgets)
         inputs = sampling_inputs(model, positive, negative, cfg, seed, gradients)
-        return io.NodeOutput(paint(inputs, PictureInputs(latent_image, image, mask, vae), preset, fills=0).fitted)
+        picture = PictureInputs(latent_image, image, mask, vae)
+        return io.NodeOutput(paint(inputs, picture, preset, 0, strength, content).fitted)

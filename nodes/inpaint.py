@@ -13,7 +13,7 @@ from . import sockets
 from .errors import names_node
 from .host.denoiser import Conditioning
 from .host.memory import AUTO
-from .observation import PictureInputs
+from .observation import ORIGINAL, PictureInputs
 from .sampling import paint, sampling_inputs, to_latent
 from .validation import check_widgets
 
@@ -44,6 +44,7 @@ class VIPaintInpaint(io.ComfyNode):
                 sockets.preset_input(),
                 *sockets.picture_inputs(),
                 sockets.gradients_input(),
+                *sockets.strength_inputs(),
             ],
             outputs=[sockets.latent_output(), sockets.posterior_output()],
         )
@@ -64,9 +65,13 @@ class VIPaintInpaint(io.ComfyNode):
         mask: torch.Tensor | None = None,
         vae: VAE | None = None,
         gradients: str = AUTO,
+        strength: float = 1.0,
+        content: str = ORIGINAL,
     ) -> io.NodeOutput:
-        check_widgets(cls, seed=seed, cfg=cfg, fills=fills, preset=preset, gradients=gradients)
+        widgets = {"preset": preset, "gradients": gradients, "strength": strength, "content": content}
+        check_widgets(cls, seed=seed, cfg=cfg, fills=fills, **widgets)
         inputs = sampling_inputs(model, positive, negative, cfg, seed, gradients)
-        fitted, latents = paint(inputs, PictureInputs(latent_image, image, mask, vae), preset, fills)
+        picture = PictureInputs(latent_image, image, mask, vae)
+        fitted, latents = paint(inputs, picture, preset, fills, strength, content)
         assert latents is not None
         return io.NodeOutput(to_latent(inputs.info, latents), fitted)

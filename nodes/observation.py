@@ -14,6 +14,9 @@ from . import validation
 from .errors import InputError
 from .host.model_info import ModelInfo
 
+# What is kept of a hole, by strength below 1.
+ORIGINAL, SURROUNDINGS = "original", "surroundings"
+
 
 class PictureInputs(NamedTuple):
     """Where the picture comes from: `latent_image` with its noise mask or `mask`, or `image`, `mask` and `vae`."""
@@ -51,7 +54,7 @@ def observe(info: ModelInfo, given: PictureInputs, with_crosstalk: bool = False)
                 "none",
                 "White areas of the mask are painted.",
             )
-        hole = validation.check_mask(name, mask, len(samples))
+        samples, hole = validation.check_masked_latents(name, mask, samples)
     elif given.image is not None:
         samples, hole, picture = _encoded(info, given.image, given.mask, given.vae)
         if with_crosstalk:
@@ -87,14 +90,38 @@ def _encoded(info: ModelInfo, image: torch.Tensor, mask: torch.Tensor | None, va
             )
     assert mask is not None and vae is not None
     validation.check_vae(vae)
-    picture = validation.check_image("image", image)
-    hole = validation.check_mask("mask", mask, len(picture))
-    validation.check_same_size("mask", hole, picture)
-    cell = int(vae.spacial_compression_encode())
-    padded, hole = pad_to_cells(rearrange(picture, "b h w c -> b c h w"), cell), pad_to_cells(hole, cell)
-    picture = fill_from_nearest(rearrange(padded, "b c h w -> b h w c"), hole)
+    picture, hole = validation.check_masked_pictures("mask", mask, validation.check_image("image", image))
+    hole = pad_to_cells(hole, int(vae.spacial_compression_encode()))
+    picture = fill_from_nearest(_padded(picture, vae), hole)
     samples = validation.check_latent(info, {"samples": encode(vae, picture)}, "vae")
     return Encoded(samples, hole, picture)
+
+
+def _padded(pictures: torch.Tensor, vae: VAE) -> torch.Tensor:
+    """Pictures (B, H, W, C) that fill the VAE's cells."""
+    padded = pad_to_cells(rearrange(pictures, "b h w c -> b c h w"), int(vae.spacial_compression_encode()))
+    return rearrange(padded, "b c h w -> b h w c")
+
+
+def content_of(info: ModelInfo, given: PictureInputs, observation: LatentObservation, source: str) -> torch.Tensor:
+    """Latents of what is in the holes, (B, C, h, w) in model scale, on the CPU.
+
+    observation: that of these inputs.
+    source: `ORIGINAL`, or `SURROUNDINGS` for the nearest visible cells.
+    """
+    with torch.inference_mode(False), torch.no_grad():
+        if source == SURROUNDINGS:
+            cells, hole = rearrange(observation.latents, "b c h w -> b h w c"), 1 - observation.cell_weight
+            filled = rearrange(fill_from_nearest(cells, hole), "b h w c -> b c h w")
+            # Where nothing is visible, the mean of all pictures.
+            return filled * (hole < 1).flatten(1).any(1)[:, None, None, None]
+        if given.latent_image is not None:
+            samples = validation.check_latent(info, given.latent_image)
+        else:
+            assert given.image is not None and given.vae is not None
+            samples = encode(given.vae, _padded(validation.check_image("image", given.image), given.vae))
+        latents = info.to_model_scale(samples.detach().clone().float()).cpu().clone()
+    return latents.expand(len(observation.y), -1, -1, -1)
 
 
 def encode(vae: VAE, pictures: torch.Tensor) -> torch.Tensor:

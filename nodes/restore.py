@@ -232,8 +232,7 @@ class VIPaintRestore(io.ComfyNode):
         pixels = validation.check_image("image", image)
         hole = None
         if mask is not None:
-            hole = validation.check_mask("mask", mask, len(pixels))
-            validation.check_same_size("mask", hole, pixels)
+            pixels, hole = validation.check_masked_pictures("mask", mask, pixels)
         height, width = pixels.shape[1:3]
         operator, factor = operator_of(degradation, (height, width))
         height, width = factor * height, factor * width

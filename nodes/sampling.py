@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import comfy.model_management
@@ -15,8 +15,11 @@ from ..vipaint_core import (
     PRESETS,
     Denoiser,
     DrawMethod,
+    FitConfig,
     FitState,
     FittedPosterior,
+    HierarchicalPosterior,
+    KeptContent,
     LatentObservation,
     Preset,
     Progress,
@@ -30,11 +33,11 @@ from ..vipaint_core import (
 from ..vipaint_core.problem.observation import Observation
 from . import validation
 from .host.decoder import HostDecoder
-from .host.denoiser import Conditioning, SamplingInputs
+from .host.denoiser import Conditioning, GuidedModel, SamplingInputs
 from .host.memory import MemoryDemand, not_finite, run_within_memory
-from .host.model_info import ModelInfo, model_info
+from .host.model_info import ModelInfo, is_distilled, level_of_strength, model_info
 from .host.progress import reporter
-from .observation import PictureInputs, observe
+from .observation import ORIGINAL, PictureInputs, content_of, observe
 
 log = logging.getLogger(__name__)
 
@@ -94,10 +97,14 @@ def sampling_inputs(
     return SamplingInputs(model, info, positive, negative, cfg, seed, gradients)
 
 
-def run_method(inputs: SamplingInputs, method: Method[T_co]) -> T_co:
-    """Runs a method inside the host, in the memory that there is. Raises InputError."""
+def run_method(inputs: GuidedModel, method: Method[T_co], report: Callable[[Progress], None] | None = None) -> T_co:
+    """Runs a method inside the host, in the memory that there is. Raises InputError.
+
+    report: hears of its progress, the host's bar where None.
+    """
     state = RunState()
-    report = reporter(inputs.model, inputs.info, method.fit_calls, method.draw_calls)
+    if report is None:
+        report = reporter(inputs.model, inputs.info, method.fit_calls, method.draw_calls)
 
     def work(denoiser: Denoiser, device: torch.device, batch: int) -> T_co:
         return method.run(Run(denoiser, device, batch, inputs.seed, state, report))
@@ -163,12 +170,16 @@ class Painted(NamedTuple):
 
 @dataclass(frozen=True)
 class FitAndDraw:
-    """Fits a preset's posterior, then draws `fills` per picture from it (0: fits only)."""
+    """Fits a preset's posterior, then draws `fills` per picture from it (0: fits only).
+
+    content: what holes keep in part, if anything.
+    """
 
     observation: LatentObservation
     preset: Preset
     info: ModelInfo
     fills: int
+    content: KeptContent | None = None
 
     def _draws(self, fitted: FittedPosterior) -> Draws[LatentObservation]:
         return Draws(fitted.observation, posterior_method(fitted.preset, fitted.posterior), self.fills)
@@ -178,14 +189,22 @@ class FitAndDraw:
         return reachable_level(self.info.largest_level, self.observation.shape)
 
     @property
+    def _start(self) -> HierarchicalPosterior:
+        return initial_posterior(self.observation, self.preset, self._largest_level, self.content)
+
+    @property
+    def _config(self) -> FitConfig:
+        """The preset's fit with the keypoints that there are."""
+        return replace(self.preset.fit, keypoints=self._start.levels)
+
+    @property
     def _planned(self) -> Draws[LatentObservation]:
         """The draws from the fit's start, which ask for as much as those from its end."""
-        start = initial_posterior(self.observation, self.preset, self._largest_level)
-        return self._draws(FittedPosterior(start, self.observation, self.preset))
+        return self._draws(FittedPosterior(self._start, self.observation, self.preset))
 
     @property
     def demand(self) -> MemoryDemand:
-        draws, config = self._planned.demand, self.preset.fit
+        draws, config = self._planned.demand, self._config
         rows = len(self.observation.y) * config.draws if config.steps else 0
         return MemoryDemand(
             draws.shape,
@@ -197,7 +216,7 @@ class FitAndDraw:
 
     @property
     def fit_calls(self) -> int:
-        return self.preset.fit.calls
+        return self._config.calls
 
     @property
     def draw_calls(self) -> int:
@@ -211,6 +230,7 @@ class FitAndDraw:
             run.seed,
             s_max=self._largest_level,
             family=self.info.family,
+            content=None if self.content is None else self.content.to(run.device),
             state=run.state.fitting,
             callback=run.report,
         )
@@ -218,13 +238,44 @@ class FitAndDraw:
         return Painted(fitted.to("cpu"), latents)
 
 
-def paint(inputs: SamplingInputs, picture: PictureInputs, preset: str, fills: int) -> Painted:
-    """Fits a preset's posterior of a picture and draws `fills` fills from it, none where that is 0."""
+def paint(
+    inputs: SamplingInputs,
+    picture: PictureInputs,
+    preset: str,
+    fills: int,
+    strength: float = 1.0,
+    content: str = ORIGINAL,
+) -> Painted:
+    """Fits a preset's posterior of a picture and draws `fills` fills from it, none where that is 0.
+
+    strength: from 0 to 1, how much of what is in the hole is replaced.
+    content: what is there, see `observation.content_of`.
+    """
     chosen = PRESETS[preset]
+    advise_on_preset(inputs.model, chosen)
     observation = observe(inputs.info, picture, with_crosstalk=chosen.refiner.uses_crosstalk)
+    kept = None
+    if strength < 1:
+        latents = content_of(inputs.info, picture, observation, content)
+        if strength > 0:
+            level = level_of_strength(inputs.model, inputs.info.coordinate, strength)
+            log.info("VIPaint: strength %.2f starts at noise level %.3g", strength, level)
+            kept, chosen = KeptContent(latents, level), chosen.keeping_content()
+        else:
+            log.warning("VIPaint: strength 0 keeps all that is in the hole, so there is nothing to paint")
+            observation = LatentObservation.masked(latents, torch.ones_like(observation.cell_weight))
     if is_complete(observation):
         chosen = chosen.with_changes(fit={"steps": 0})
-    return run_method(inputs, FitAndDraw(observation, chosen, inputs.info, fills))
+    return run_method(inputs, FitAndDraw(observation, chosen, inputs.info, fills, kept))
+
+
+def advise_on_preset(model: ModelPatcher, preset: Preset) -> None:
+    """Says in the log where another preset is right: see `benchmark distilled`."""
+    if not preset.needs_gradient and is_distilled(model):
+        log.info(
+            "VIPaint: the model was distilled for few steps; `%s` errs more with it than `balanced`, which does not",
+            preset.name,
+        )
 
 
 def is_complete(observation: LatentObservation) -> bool:

@@ -7,6 +7,7 @@ from comfy_api.v0_0_2 import io
 from ..vipaint_core import PRESETS
 from .host.denoiser import GRADIENT_MODES
 from .host.memory import AUTO
+from .observation import ORIGINAL, SURROUNDINGS
 
 CATEGORY = "VIPaint"
 PosteriorType = io.Custom("VIPAINT_POSTERIOR")
@@ -60,6 +61,13 @@ def preset_input() -> io.Input:
     return io.Combo.Input("preset", options=list(PRESETS), default="balanced", tooltip=words)
 
 
+def sigmas_preset_input() -> io.Input:
+    """Presets that any levels can be sampled by: those without a fit."""
+    presets = [preset for preset in PRESETS.values() if not preset.fit.steps]
+    words = " ".join(f"{preset.name}: {preset.description}" for preset in presets)
+    return io.Combo.Input("preset", options=[preset.name for preset in presets], default="balanced", tooltip=words)
+
+
 def picture_inputs() -> list[io.Input]:
     return [
         io.Latent.Input(
@@ -94,6 +102,30 @@ def gradients_input() -> io.Input:
         "in the memory of KSampler; also for quantised and streamed weights. auto: the first that fits. The next takes "
         "over where memory ends.",
     )
+
+
+def strength_inputs() -> list[io.Input]:
+    return [
+        io.Float.Input(
+            "strength",
+            default=1.0,
+            min=0.0,
+            max=1.0,
+            step=0.01,
+            optional=True,
+            tooltip="How much of what is in the hole is replaced, as KSampler's denoise. 1: all of it, nothing hidden is "
+            "looked at. Lower keeps its shapes and colours more closely, with less variety.",
+        ),
+        io.Combo.Input(
+            "content",
+            options=[ORIGINAL, SURROUNDINGS],
+            default=ORIGINAL,
+            optional=True,
+            advanced=True,
+            tooltip="What strength below 1 keeps. original: what is in the hole. surroundings: the nearest visible "
+            "colours, e.g. where a picture is painted beyond its border.",
+        ),
+    ]
 
 
 def posterior_output() -> io.Output:

@@ -59,7 +59,11 @@ class VIPaintUncertainty(io.ComfyNode):
                     "images", tooltip="Decoded fills, all of the first picture first. At least 2 per picture."
                 ),
                 io.Int.Input(
-                    "fills", default=0, min=0, max=4096, tooltip="Fills per picture. 0: all belong to one picture."
+                    "fills",
+                    default=0,
+                    min=0,
+                    max=4096,
+                    tooltip="Fills per picture. 0: all belong to one picture, or to as many as there are masks.",
                 ),
                 io.Float.Input(
                     "full_scale",
@@ -71,6 +75,12 @@ class VIPaintUncertainty(io.ComfyNode):
                     tooltip="Standard deviation that is drawn brightest, with colours from 0 to 1. 0: the largest of "
                     "each picture. Set a value to compare pictures.",
                 ),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="The masks that were painted, where one picture had several: each has fills, and a map, of "
+                    "its own.",
+                ),
             ],
             outputs=[
                 io.Image.Output("heat_map", tooltip="One picture for each original, black to yellow."),
@@ -80,10 +90,13 @@ class VIPaintUncertainty(io.ComfyNode):
 
     @classmethod
     @names_node
-    def execute(cls, images: torch.Tensor, fills: int = 0, full_scale: float = 0.0) -> io.NodeOutput:
+    def execute(
+        cls, images: torch.Tensor, fills: int = 0, full_scale: float = 0.0, mask: torch.Tensor | None = None
+    ) -> io.NodeOutput:
         validation.check_widgets(cls, fills=fills, full_scale=full_scale)
         images = validation.check_image("images", images)
-        each = fills or len(images)
+        masks = 1 if mask is None else len(validation.check_mask("mask", mask))
+        each = fills or validation.fills_per_picture("images", len(images), masks)
         if each < 2:
             raise InputError("images", "at least 2 fills per picture", str(each), "Raise `fills` of VIPaint Inpaint.")
         if len(images) % each:

@@ -11,11 +11,14 @@ from comfy.sd import VAE
 from comfy_api.v0_0_2 import io
 
 from ..vipaint_core import FittedPosterior, reachable_level
+from ..vipaint_core.imaging.masks import snapped
 from .errors import InputError
 from .host.model_info import ModelInfo
 
 # Colours of pictures with a high dynamic range stay below; 8-bit numbers do not.
 BRIGHTEST = 16.0
+# Side in pixels of the black mask that the host's Load Image gives where a picture has no transparency.
+PLACEHOLDER = 64
 
 
 def size(tensor: torch.Tensor) -> str:
@@ -101,7 +104,7 @@ def check_conditioning(name: str, conditioning: Any) -> None:
         if cross is not None and cross.ndim != 3:
             raise InputError(name, "an encoded prompt (batch, tokens, channels)", size(cross), fix)
         for what, batch in _batches(cross, settings):
-            if isinstance(batch, torch.Tensor) and len(batch) > 1:
+            if isinstance(batch, torch.Tensor) and batch.ndim > 1 and len(batch) > 1:
                 raise InputError(
                     name,
                     f"one of the {what} for all pictures",
@@ -110,21 +113,43 @@ def check_conditioning(name: str, conditioning: Any) -> None:
                 )
 
 
+# What the host would deal out to rows, by the key of a conditioning's settings.
+_NAMES = {
+    "pooled_output": "pooled prompts",
+    "concat_latent_image": "inpainting pictures",
+    "concat_mask": "inpainting masks",
+    "mask": "masks",
+    "reference_latents": "reference pictures",
+}
+
+
 def _batches(cross: Any, settings: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """What of a conditioning the host would deal out to rows, by name."""
+    """What of a conditioning the host would deal out to rows, by name: tensors of any of its fields."""
     yield "prompts", cross
-    yield "pooled prompts", settings.get("pooled_output")
-    yield "inpainting pictures", settings.get("concat_latent_image")
-    for what, key in (("masks", "mask"), ("inpainting masks", "concat_mask")):
-        mask = settings.get(key)
-        if isinstance(mask, torch.Tensor) and mask.ndim > 2:
-            yield what, mask
+    for key, value in settings.items():
+        if key in ("mask", "concat_mask") and isinstance(value, torch.Tensor) and value.ndim == 2:
+            # A single one, without an axis of rows.
+            continue
+        for tensor in _tensors(value):
+            yield _NAMES.get(key, f"`{key}`"), tensor
     control = settings.get("control")
     while control is not None:
         yield "control pictures", getattr(control, "cond_hint_original", None)
         for extra in getattr(control, "extra_concat_orig", None) or ():
             yield "control masks", extra
         control = getattr(control, "previous_controlnet", None)
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    """Tensors in nested lists, tuples and dictionaries."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, dict):
+        for part in value.values():
+            yield from _tensors(part)
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            yield from _tensors(part)
 
 
 def check_latent(info: ModelInfo, latent: Any, name: str = "latent_image") -> torch.Tensor:
@@ -162,28 +187,73 @@ def _is_single(info: ModelInfo, samples: torch.Tensor) -> bool:
     return samples.ndim == 4 or (samples.ndim == 5 and samples.shape[2] == 1 and info.has_frame_axis)
 
 
-def check_mask(name: str, mask: Any, batch: int) -> torch.Tensor:
-    """The mask as (B, 1, H, W) float in [0, 1]; one mask serves all pictures."""
+def check_mask(name: str, mask: Any) -> torch.Tensor:
+    """Masks as (N, 1, H, W) float in [0, 1], nearly black and nearly white ones snapped."""
     mask = check_tensor(name, mask, "a mask (batch, height, width)", "Check the node that makes the mask.")
     if mask.ndim not in (2, 3, 4) or (mask.ndim == 4 and mask.shape[1] != 1):
         raise InputError(name, "a mask (batch, height, width)", size(mask), "Connect a MASK output.")
     whole, mask = not mask.is_floating_point(), mask.reshape(-1, 1, *mask.shape[-2:]).float()
-    if len(mask) not in (1, batch):
-        raise InputError(
-            name,
-            f"1 mask or {batch}, one for each picture",
-            f"{len(mask)} masks",
-            "Repeat or cut the batch of masks or of pictures.",
-        )
     if whole and float(mask.max()) > 1:
         raise InputError(
             name, "values from 0 to 1", f"whole numbers up to {int(mask.max())}", "Divide the mask by 255."
         )
-    return mask.clamp(0, 1).expand(batch, -1, -1, -1)
+    return snapped(mask.clamp(0, 1))
 
 
-def check_image(name: str, image: Any) -> torch.Tensor:
-    """The picture as (B, H, W, 3) float."""
+def pair(name: str, mask: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pictures or latents (B, ...) and masks (N, 1, H, W), one for each: one of them serves all of the others.
+
+    name: the input of the mask.
+    """
+    if len(mask) != len(rows) and 1 not in (len(mask), len(rows)):
+        raise InputError(
+            name,
+            f"1 mask or {len(rows)}, one for each picture",
+            f"{len(mask)} masks",
+            "Repeat or cut the batch of masks or of pictures. Any number of masks goes with a single picture.",
+        )
+    count = max(len(mask), len(rows))
+    return rows.expand(count, *rows.shape[1:]), mask.expand(count, *mask.shape[1:])
+
+
+def check_masked_pictures(name: str, mask: Any, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pictures (B, H, W, C) and their masks (B, 1, H, W), see `check_mask` and `pair`."""
+    found = check_mask(name, mask)
+    if found.shape[-2:] != pictures.shape[1:3]:
+        refuse_placeholder(name, found)
+        height, width = pictures.shape[1:3]
+        raise InputError(
+            name,
+            f"the picture's size, {width} x {height} pixels",
+            f"{found.shape[-1]} x {found.shape[-2]} pixels",
+            "Resize the mask to the picture.",
+        )
+    return pair(name, found, pictures)
+
+
+def check_masked_latents(name: str, mask: Any, samples: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Latents (B, C, ..., h, w) and their masks (B, 1, H, W) of any size, see `check_mask` and `pair`."""
+    found = check_mask(name, mask)
+    # Of a picture of 64 x 64 pixels a black mask of that size may have been painted.
+    if tuple(samples.shape[-2:]) != (PLACEHOLDER // 8, PLACEHOLDER // 8):
+        refuse_placeholder(name, found)
+    return pair(name, found, samples)
+
+
+def refuse_placeholder(name: str, mask: torch.Tensor) -> None:
+    """Raises InputError for the mask that the host's Load Image gives with pictures without transparency."""
+    if tuple(mask.shape[-2:]) == (PLACEHOLDER, PLACEHOLDER) and not mask.any():
+        raise InputError(
+            name,
+            "a painted mask",
+            f"the black mask of {PLACEHOLDER} x {PLACEHOLDER} pixels that Load Image gives where none was painted",
+            "Right-click Load Image, choose Open in Mask Editor, paint over what is to be replaced and save; "
+            "or connect the mask of another node.",
+        )
+
+
+def check_image(name: str, image: Any, with_alpha: bool = False) -> torch.Tensor:
+    """The picture as (B, H, W, 3) float, or (B, H, W, 4) where it has an alpha that is wanted."""
     fix = "Check the node that makes the picture."
     image = check_tensor(name, image, "a picture (batch, height, width, 3)", fix)
     if image.ndim != 4 or image.shape[-1] not in (1, 3, 4):
@@ -193,19 +263,7 @@ def check_image(name: str, image: Any) -> torch.Tensor:
         found = f"whole numbers ({image.dtype})" if largest is None else f"values up to {largest:.0f}"
         raise InputError(name, "colours from 0 to 1", found, "Divide the colours by 255.")
     image = image.float()
-    return image.expand(-1, -1, -1, 3) if image.shape[-1] == 1 else image[..., :3]
-
-
-def check_same_size(name: str, mask: torch.Tensor, image: torch.Tensor) -> None:
-    """mask (B, 1, H, W) against image (B, H, W, 3)."""
-    if mask.shape[-2:] != image.shape[1:3]:
-        found, expected = mask.shape[-2:], image.shape[1:3]
-        raise InputError(
-            name,
-            f"the picture's size, {expected[1]} x {expected[0]} pixels",
-            f"{found[1]} x {found[0]} pixels",
-            "Resize the mask to the picture.",
-        )
+    return image.expand(-1, -1, -1, 3) if image.shape[-1] == 1 else image[..., : 4 if with_alpha else 3]
 
 
 def check_posterior(info: ModelInfo, fitted: Any) -> None:
@@ -242,12 +300,12 @@ def check_posterior(info: ModelInfo, fitted: Any) -> None:
 
 
 def fills_per_picture(name: str, rows: int, pictures: int) -> int:
-    """Fills per picture of a batch that holds all fills of the first picture first."""
+    """Fills per picture, or per mask of one picture, of a batch that holds all fills of the first one first."""
     if rows % pictures:
         raise InputError(
             name,
-            f"a multiple of {pictures}, the same number of fills for each picture",
+            f"a multiple of {pictures}, the same number of fills for each picture or mask",
             f"a batch of {rows}",
-            "Connect the fills and the pictures of one run.",
+            "Connect the fills, the pictures and the masks of one run.",
         )
     return rows // pictures

@@ -3,3 +3,5 @@
 from pathlib import Path
 
 CHECKPOINT = Path(__file__).parent / "vipaint_toy.safetensors"
+# Made by `python -m toy_prior.distil`, not a part of the repository.
+DISTILLED = Path(__file__).parent.parent / ".cache" / "toy_prior" / "vipaint_toy_distilled.safetensors"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from einops import rearrange
 
 from tools import in_process
-from toy_prior import CHECKPOINT
+from toy_prior import CHECKPOINT, DISTILLED
 
 in_process.activate()
 
@@ -27,28 +28,37 @@ class ToyPrior(NamedTuple):
     vae: Any
 
 
-def load() -> ToyPrior:
-    """The checkpoint by `CheckpointLoaderSimple`. Raises FileNotFoundError where it is missing."""
+def load(file: Path = CHECKPOINT) -> ToyPrior:
+    """A checkpoint by `CheckpointLoaderSimple`. Raises FileNotFoundError where it is missing."""
     import folder_paths
 
-    if not CHECKPOINT.is_file():
-        raise FileNotFoundError(f"no {CHECKPOINT.name}: train it with `python -m toy_prior.train`")
-    folder_paths.add_model_folder_path("checkpoints", str(CHECKPOINT.parent))
-    model, _, vae = stock.CheckpointLoaderSimple().load_checkpoint(CHECKPOINT.name)
+    if not file.is_file():
+        script = "distil" if file == DISTILLED else "train"
+        raise FileNotFoundError(f"no {file.name}: make it with `python -m toy_prior.{script}`")
+    folder_paths.add_model_folder_path("checkpoints", str(file.parent))
+    model, _, vae = stock.CheckpointLoaderSimple().load_checkpoint(file.name)
     return ToyPrior(model, vae)
 
 
 def ksampler(
-    model: Any, conditioning: Any, latents: torch.Tensor, seed: int, mask: torch.Tensor | None = None
+    model: Any,
+    conditioning: Any,
+    latents: torch.Tensor,
+    seed: int,
+    mask: torch.Tensor | None = None,
+    denoise: float = 1.0,
+    steps: int = EULER_STEPS,
+    sampler: str = "euler",
 ) -> torch.Tensor:
-    """The host's KSampler from full noise: 30 Euler steps, schedule `simple`, without guidance.
+    """The host's KSampler, schedule `simple`, without guidance.
 
     latents: (N, 16, 16, 16) in the host's scale.
     mask: (N, 1, H, W), 1 is painted (Set Latent Noise Mask).
+    denoise: where it starts, 1 at full noise.
     """
     latent = {"samples": latents} if mask is None else {"samples": latents, "noise_mask": mask}
     (out,) = stock.common_ksampler(
-        model, seed, EULER_STEPS, 1.0, "euler", "simple", conditioning, conditioning, latent, denoise=1.0
+        model, seed, steps, 1.0, sampler, "simple", conditioning, conditioning, latent, denoise=denoise
     )
     return out["samples"]
 

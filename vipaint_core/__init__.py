@@ -4,7 +4,7 @@ from .diffusion.coarse_grids import CoarseGridDenoiser, reachable_level
 from .diffusion.coordinate import VARIANCE_EXPLODING, Coordinate, rectified_flow
 from .diffusion.denoiser import Denoiser, Evaluations, Progress
 from .diffusion.jacobian_free import JacobianFree
-from .posterior.chain import HierarchicalPosterior
+from .posterior.chain import HierarchicalPosterior, KeptContent
 from .posterior.fitting import FitState, FittedPosterior, fit, initial_posterior
 from .posterior.storage import load_posterior, save_posterior
 from .presets import PRESETS, FitConfig, Preset, SamplerConfig, ScheduleConfig
@@ -12,7 +12,7 @@ from .problem.crosstalk import measure_crosstalk, measure_cut_cells
 from .problem.observation import LatentObservation
 from .problem.pixels import PixelObservation
 from .sampling.driver import DrawMethod, SampleResult, SampleState, draw_fills
-from .sampling.posterior_sampling import posterior_method, sample
+from .sampling.posterior_sampling import descent_method, posterior_method, sample
 from .sampling.restoration import RestorationConfig, restoration_method, restore
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "FittedPosterior",
     "HierarchicalPosterior",
     "JacobianFree",
+    "KeptContent",
     "LatentObservation",
     "PixelObservation",
     "Preset",
@@ -37,6 +38,7 @@ __all__ = [
     "SampleState",
     "SamplerConfig",
     "ScheduleConfig",
+    "descent_method",
     "draw_fills",
     "fit",
     "initial_posterior",

@@ -6,7 +6,7 @@ Levels are those for latents of 16 x 16 cells; see `Preset.at_size` for larger o
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -195,6 +195,12 @@ class Preset:
             sampler={"second_order_below": factor * self.sampler.second_order_below},
         )
 
+    def keeping_content(self) -> Preset:
+        """The preset for holes of which content is kept: without resampling, whose new noise would forget it, and
+        without particles, whose weights ask how likely it is under the prior.
+        """
+        return self.with_changes(schedule={"resamplings": 1}, sampler={"smc": False})
+
     @property
     def refiner(self) -> Refiner:
         return REFINERS[self.sampler.refiner]
@@ -206,8 +212,18 @@ class Preset:
 
     def descent(self, s: float) -> list[LevelStep]:
         """The steps from the lowest keypoint s to 0, one network call each."""
+        schedule = self.schedule
+        return self.steps_through(karras_levels(s, schedule.steps, schedule.s_min, schedule.rho))
+
+    def levels(self, keypoints: Sequence[float]) -> list[float]:
+        """All noise levels of a fill, from the highest of its keypoints s_1 < ... < s_K to 0."""
+        schedule = self.schedule
+        below = karras_levels(keypoints[0], schedule.steps, schedule.s_min, schedule.rho)
+        return [*reversed(keypoints[1:]), *below]
+
+    def steps_through(self, levels: Sequence[float]) -> list[LevelStep]:
+        """The steps through any falling levels, one network call each."""
         schedule, sampler = self.schedule, self.sampler
-        levels = karras_levels(s, schedule.steps, schedule.s_min, schedule.rho)
         steps: list[LevelStep] = []
         for high, low in pairwise(levels):
             # Particles are weighed once at least.

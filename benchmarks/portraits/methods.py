@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -72,6 +73,24 @@ def preset_method(name: str, **inputs: Any) -> Method:
     """VIPaint Inpaint at its defaults, but for `inputs`."""
     settings = {**preset_settings(PACK.core.PRESETS[name]), "inputs": inputs}
     return Method(partial(_execute, PACK.inpaint.VIPaintInpaint, {"preset": name, **inputs}), settings)
+
+
+def sampler_method(name: str, steps: int) -> Method:
+    """VIPaint Sampler at the levels of so many steps of the host's schedule `simple`."""
+    settings = {**preset_settings(PACK.core.PRESETS[name]), "simple": steps}
+
+    def draw(task: Task) -> torch.Tensor:
+        custom = importlib.import_module("comfy_extras.nodes_custom_sampler")
+        (sampler,) = PACK.sampler.VIPaintSampler.execute(name).result
+        (sigmas,) = custom.BasicScheduler.execute(task.model, "simple", steps, 1.0).result
+        prompts = task.conditioning, task.conditioning
+        run = custom.SamplerCustom.execute
+        samples: torch.Tensor = run(
+            task.model, True, task.seed, 1.0, *prompts, sampler, sigmas, task.latent_input
+        ).result[0]["samples"]
+        return samples
+
+    return Method(draw, settings)
 
 
 def baseline_method(name: str) -> Method:

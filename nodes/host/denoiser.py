@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import comfy.model_management
 import comfy.samplers
@@ -47,6 +47,28 @@ GRADIENT_MODES = ("full", "checkpointed", "jacobian_free")
 _SCHEDULE_STEPS = 30
 
 
+class GuidedModel(Protocol):
+    """A model and how it is guided: what a denoiser is opened with.
+
+    gradients: one of `GRADIENT_MODES`, or `memory.AUTO`.
+    """
+
+    @property
+    def model(self) -> ModelPatcher: ...
+
+    @property
+    def info(self) -> ModelInfo: ...
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def gradients(self) -> str: ...
+
+    def guider(self, patcher: ModelPatcher) -> comfy.samplers.CFGGuider:
+        """The host's guider of the model, through this patcher of it."""
+
+
 @dataclass(frozen=True)
 class SamplingInputs:
     """What every node that paints is given.
@@ -63,9 +85,15 @@ class SamplingInputs:
     seed: int
     gradients: str
 
+    def guider(self, patcher: ModelPatcher) -> comfy.samplers.CFGGuider:
+        guider = comfy.samplers.CFGGuider(patcher)
+        guider.set_conds(self.positive, self.negative)
+        guider.set_cfg(self.cfg)
+        return guider
+
 
 def open_denoiser(
-    inputs: SamplingInputs,
+    inputs: GuidedModel,
     work: Work[T],
     *,
     shape: tuple[int, ...],
@@ -100,9 +128,7 @@ def open_denoiser(
         patcher.set_additional_models("vipaint", list(extra_networks))
     sampling = patcher.get_model_object("model_sampling")
     sigmas = comfy.samplers.calculate_sigmas(sampling, "simple", _SCHEDULE_STEPS)
-    guider = comfy.samplers.CFGGuider(patcher)
-    guider.set_conds(inputs.positive, inputs.negative)
-    guider.set_cfg(inputs.cfg)
+    guider = inputs.guider(patcher)
     secant = step_for(inputs.model.model.get_dtype_inference()) if gradient and not backward else None
     zeros = inputs.info.add_frame_axis(torch.zeros(shape))
 

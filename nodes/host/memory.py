@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 from ...vipaint_core import Denoiser, SampleState
 from ..errors import InputError
 from .decoder import HostDecoder
-from .denoiser import GRADIENT_MODES, SamplingInputs, open_denoiser
+from .denoiser import GRADIENT_MODES, GuidedModel, open_denoiser
 from .failures import ModelError, is_out_of_memory
 from .loading import StreamedWeightsError
 
@@ -165,7 +165,7 @@ def quantisation(model: ModelPatcher) -> str | None:
     return None
 
 
-def run_within_memory(inputs: SamplingInputs, demand: MemoryDemand, work: Work[T], drawing: SampleState) -> T:
+def run_within_memory(inputs: GuidedModel, demand: MemoryDemand, work: Work[T], drawing: SampleState) -> T:
     """`open_denoiser` in a mode and with batches that fit; when memory ends, again with less.
 
     Smaller batches come before the next mode. `work` goes on after a failure: it keeps what is finished, the fills in

@@ -135,6 +135,25 @@ def largest_level(model: ModelPatcher, coordinate: Coordinate) -> float:
     return float(coordinate.s_of_sigma(sigma))
 
 
+def level_of_strength(model: ModelPatcher, coordinate: Coordinate, strength: float) -> float:
+    """The noise-to-signal ratio at which the host's samplers begin with this `denoise`, schedule `simple`.
+
+    strength: share of the model's own time from picture to noise, below 1.
+    """
+    sigma = float(model.get_model_object("model_sampling").percent_to_sigma(1 - strength))
+    return float(coordinate.s_of_sigma(sigma * coordinate.noise_scale))
+
+
+def is_distilled(model: ModelPatcher) -> bool:
+    """Whether a model is known to be distilled for few steps: Flux schnell, and what is sampled as LCM.
+
+    Files of Turbo and Lightning checkpoints do not tell.
+    """
+    kinds = {kind.__name__ for kind in type(model.get_model_object("model_sampling")).__mro__}
+    schnell = type(model.model.model_config).__name__ == "FluxSchnell"
+    return schnell or bool(kinds & {"LCM", "ModelSamplingDiscreteDistilled"})
+
+
 def _is_one_of(value: Any, module: ModuleType, names: tuple[str, ...]) -> bool:
     """Whether `value` is of one of the classes; a host may not have all of them."""
     return any(isinstance(value, getattr(module, name, ())) for name in names)

@@ -180,6 +180,19 @@ def with_inpainting(case: Case) -> Case:
     return replace(case, positive=positive, negative=negative)
 
 
+def with_reference(case: Case) -> Case:
+    """Two pictures that an edit model follows, one of another size, as its graphs chain them."""
+    from comfy_extras.nodes_edit_model import ReferenceLatent
+
+    latents = case.model.get_model_object("latent_format")
+    generator, positive = torch.Generator().manual_seed(10), case.positive
+    for size in (case.size, (6, 4)):
+        samples = torch.randn(1, latents.latent_channels, *size, generator=generator)
+        samples = samples[:, :, None] if latents.latent_dimensions == 3 else samples
+        (positive,) = ReferenceLatent.execute(positive, {"samples": samples}).result
+    return replace(case, positive=positive)
+
+
 def with_sizes(case: Case) -> Case:
     """The sizes that SDXL is told, as its text encoding node sets them."""
     import node_helpers

@@ -21,7 +21,9 @@ SENTENCE = re.compile(r"(.+), input `(\w+)`: expected .+, found .+\. .+\.", re.D
 
 INPAINT, RESTORE, FIT, SAMPLE = "VIPaintInpaint", "VIPaintRestore", "VIPaintFit", "VIPaintSample"
 SAVE, LOAD, BASELINE = "VIPaintSavePosterior", "VIPaintLoadPosterior", "VIPaintBaseline"
-CROP, COMPOSITE, UNCERTAINTY, UNCONDITIONAL = (
+SAMPLER, SIGMAS = "VIPaintSampler", "VIPaintSigmas"
+MASK, CROP, COMPOSITE, UNCERTAINTY, UNCONDITIONAL = (
+    "VIPaintMask",
     "VIPaintCrop",
     "VIPaintComposite",
     "VIPaintUncertainty",
@@ -65,6 +67,8 @@ GREY = torch.full((1, HEIGHT, WIDTH, 3), 0.5)
 WHITE = torch.ones(1, HEIGHT, WIDTH)
 DOT = torch.zeros(1, HEIGHT, WIDTH)
 DOT[0, 5, 7] = 1
+# What Load Image gives where a file has no transparency.
+PLACEHOLDER = torch.zeros(1, 64, 64)
 CORNER = torch.zeros(1, HEIGHT, WIDTH)
 CORNER[0, 0, 0] = 1
 CHECKERS = ((torch.arange(HEIGHT)[:, None] + torch.arange(WIDTH)) % 2).float()[None]

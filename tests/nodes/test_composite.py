@@ -57,3 +57,41 @@ def test_of_empty_and_full_masks(pack, value):
     original, fills = torch.rand(1, 8, 9, 3), torch.rand(2, 8, 9, 3)
     (out,) = pack.composite.VIPaintComposite.execute(fills, original, torch.full((1, 8, 9), value), 4, 1.0).result
     assert torch.equal(out, fills if value else original.repeat(2, 1, 1, 1))
+
+
+def with_alpha(picture):
+    return torch.cat([picture, torch.rand(*picture.shape[:-1], 1)], -1)
+
+
+@pytest.mark.parametrize("alpha", ["keep", "opaque where painted"])
+def test_the_original_s_transparency_is_returned(pack, alpha):
+    original, fills, mask = with_alpha(torch.rand(2, 37, 31, 3)), torch.rand(4, 37, 31, 3), soft_mask()
+    run = pack.composite.VIPaintComposite.execute
+    (out,) = run(fills, original, mask, 3, 1.0, alpha=alpha).result
+    assert out.shape == (4, 37, 31, 4)
+    assert torch.equal(out[..., :3], run(fills, original[..., :3], mask, 3, 1.0).result[0])
+    expected = original[..., 3].repeat_interleave(2, 0)
+    if alpha != "keep":
+        expected = torch.maximum(expected, mask)
+    assert torch.equal(out[..., 3], expected)
+    opaque = run(fills, original[..., :3], mask, 3, 1.0, alpha=alpha).result[0]
+    assert opaque.shape[-1] == 3
+    # Fills may have one of their own, which says nothing.
+    assert torch.equal(run(with_alpha(fills), original, mask, 3, 1.0, alpha=alpha).result[0], out)
+
+
+def test_the_caller_s_picture_stays_as_it_is(pack):
+    original, fills = with_alpha(torch.rand(1, 37, 31, 3)), torch.rand(2, 37, 31, 3)
+    before = original.clone()
+    pack.composite.VIPaintComposite.execute(fills, original, soft_mask(), alpha="opaque where painted")
+    assert torch.equal(original, before)
+
+
+def test_each_mask_of_one_picture_has_fills_of_its_own(pack):
+    original, fills = torch.rand(1, 37, 31, 3), torch.rand(4, 37, 31, 3)
+    masks = torch.cat([soft_mask(), 1 - soft_mask()])
+    run = pack.composite.VIPaintComposite.execute
+    (out,) = run(fills, original, masks).result
+    for number in range(2):
+        rows = slice(2 * number, 2 * number + 2)
+        assert torch.equal(out[rows], run(fills[rows], original, masks[number : number + 1]).result[0])

@@ -134,3 +134,108 @@ def test_crops_of_other_pictures_are_refused(pack, changes, words):
     with pytest.raises(ValueError, match=r"^VIPaint Composite, input .*: expected .*, found ") as caught:
         pack.composite.VIPaintComposite.execute(**{**arguments, **changes})
     assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_each_mask_of_one_picture_is_cut_and_put_back(pack):
+    """As SAM and CLIPSeg give them; fills of the first mask first."""
+    image, mask = torch.rand(1, 90, 80, 3), mask_of(90, 80, (10, 8, 20, 20), (50, 60, 80, 75), (70, 5, 85, 30))
+    part, cover, crop = pack.crop.VIPaintCrop.execute(image, mask, 32, 32, 2.0, 1.0).result
+    assert part.shape == (3, 32, 32, 3) and cover.shape == (3, 32, 32)
+    for number in range(3):
+        alone = pack.crop.VIPaintCrop.execute(image, mask[number : number + 1], 32, 32, 2.0, 1.0).result
+        assert torch.equal(part[number], alone[0][0]) and crop.regions[number] == alone[2].regions[0]
+    fills = torch.arange(6).reshape(6, 1, 1, 1).expand(6, 32, 32, 3) / 6
+    (out,) = pack.composite.VIPaintComposite.execute(fills, image, mask, 0, 0.0, crop).result
+    masks = mask.repeat_interleave(2, 0)
+    for row, own, fill in zip(out, masks, fills, strict=True):
+        assert torch.equal(row[own == 0], image[0][own == 0]) and (row[own == 1] - fill[0, 0]).abs().max() < 1e-6
+
+
+def test_a_context_mask_is_inside_the_cut(pack):
+    """In one corner of the cut, as far as it must; the mask itself stays as it is."""
+    image, mask, other = (
+        torch.rand(1, 260, 300, 3),
+        mask_of(260, 300, HOLES["small"]),
+        mask_of(260, 300, (5, 9, 40, 30)),
+    )
+    run = pack.crop.VIPaintCrop.execute
+    (plain,) = run(image, mask, 128, 128, 2.0, 1.0).result[2].regions
+    part, cover, crop = run(image, mask, 128, 128, 2.0, 1.0, context_mask=other).result
+    (region,) = crop.regions
+    lines, columns = region.inside
+    assert part.shape == (1, 128, 128, 3)
+    assert other[0, lines, columns].sum() == other.sum() and mask[0, lines, columns].sum() == mask.sum()
+    assert plain.left > 30 and region.width == region.height < 160
+    assert cover.sum() < run(image, mask, 128, 128, 2.0, 1.0).result[1].sum()
+    inside = mask_of(260, 300, (90, 100, 120, 160))
+    assert run(image, mask, 128, 128, 2.0, 1.0, context_mask=inside).result[2].regions == (plain,)
+
+
+@pytest.mark.parametrize(
+    ("rule", "multiple", "hole", "size", "scale"),
+    [
+        # Twice the hole's box, 20 x 60 pixels, has the shape of the cut.
+        ("area", "8", (100, 120, 110, 150), (48, 160), None),
+        ("area", "64", (100, 120, 110, 150), (64, 128), None),
+        ("at most", "8", (100, 120, 110, 150), (24, 64), 1.0),
+        ("at most", "32", (100, 120, 110, 150), (32, 64), 1.0),
+        # More context than that number of pixels: scaled down.
+        ("at most", "8", (40, 40, 220, 220), (88, 96), None),
+        # No longer than models know.
+        ("area", "8", (100, 10, 102, 290), (48, 192), None),
+    ],
+)
+def test_the_cut_has_the_shape_of_the_hole(pack, rule, multiple, hole, size, scale):
+    image, mask = coordinates(260, 300), mask_of(260, 300, hole)
+    options = {"size": rule, "multiple": multiple}
+    part, cover, crop = pack.crop.VIPaintCrop.execute(image, mask, 128, 72, 2.0, 1.0, **options).result
+    (region,) = crop.regions
+    assert part.shape[1:3] == cover.shape[1:] == crop.size == size
+    assert size[0] * size[1] <= 128 * 72 or multiple != "8"
+    assert abs(region.height / size[0] - region.width / size[1]) < 0.1
+    if scale is not None:
+        assert (region.height, region.width) == size
+        lines, columns = region.inside
+        window, visible = image[:, lines, columns], mask[:, lines, columns] == 0
+        assert torch.equal(part[visible], window[visible])
+    (out,) = pack.composite.VIPaintComposite.execute(torch.zeros_like(part), image, mask, 0, 0.0, crop).result
+    assert torch.equal(out == 0, (mask > 0)[..., None].expand_as(out))
+
+
+def test_cuts_of_one_batch_share_a_size_that_suits_all(pack):
+    image = torch.rand(2, 260, 300, 3)
+    mask = mask_of(260, 300, (20, 20, 30, 60), (100, 100, 160, 120))
+    part, _, crop = pack.crop.VIPaintCrop.execute(image, mask, 512, 512, 2.0, 1.0, size="at most").result
+    assert part.shape == (2, 120, 80, 3) and all((r.height, r.width) == (120, 80) for r in crop.regions)
+
+
+def test_content_of_the_hole_stays_where_it_is_wanted(pack):
+    """Visible pixels are the same in both."""
+    image, mask = torch.rand(1, 260, 300, 3), mask_of(260, 300, HOLES["large"])
+    run = pack.crop.VIPaintCrop.execute
+    covered, cover, _ = run(image, mask, 96, 96, 2.0, 1.0).result
+    kept, _, _ = run(image, mask, 96, 96, 2.0, 1.0, keep_content=True).result
+    assert torch.equal(kept[cover == 0], covered[cover == 0])
+    assert (kept - covered)[cover == 1].abs().mean() > 0.05
+    small, region = mask_of(260, 300, HOLES["small"]), run(image, mask_of(260, 300, HOLES["small"]), 96, 96, 2.0, 1.0)
+    lines, columns = region.result[2].regions[0].inside
+    found, _, _ = run(image, small, 96, 96, 2.0, 1.0, keep_content=True).result
+    assert torch.equal(found, image[:, lines, columns])
+
+
+def test_what_is_beyond_the_picture_has_no_content(pack):
+    image, mask = coordinates(50, 400), mask_of(50, 400, (10, 100, 40, 200))
+    part, cover, _ = pack.crop.VIPaintCrop.execute(image, mask, 64, 64, 2.0, 1.0, keep_content=True).result
+    assert (cover[0, 26:] == 1).all() and part[0, 27:].min() > 0.24
+
+
+def test_a_pixel_that_is_nearly_black_is_no_hole(pack):
+    """Far from the hole it would stretch the cut over the whole picture."""
+    picture, mask = torch.rand(1, 300, 300, 3), torch.zeros(1, 300, 300)
+    mask[:, 20:60, 20:60] = 1
+    alone = pack.crop.VIPaintCrop.execute(picture, mask, 64, 64, 1.5, 1.0).result
+    mask[:, -1, -1] = 1 / 255
+    for found, expected in zip(
+        pack.crop.VIPaintCrop.execute(picture, mask, 64, 64, 1.5, 1.0).result[:2], alone, strict=False
+    ):
+        assert torch.equal(found, expected)

@@ -13,6 +13,9 @@ WRONG = {
     "VIPaintSample": {"seed": -1},
     "VIPaintSavePosterior": {"posterior": "cat"},
     "VIPaintLoadPosterior": {"file": "missing.safetensors"},
+    "VIPaintSampler": {"preset": "paper-2"},
+    "VIPaintSigmas": {"preset": "best"},
+    "VIPaintMask": {"mask": "cat"},
     "VIPaintCrop": {"width": 0},
     "VIPaintComposite": {"feather": -1},
     "VIPaintUncertainty": {"images": None},
@@ -35,6 +38,9 @@ USUAL = {
     "feather": 0,
     "colour_match": 1.0,
     "full_scale": 0.0,
+    "specks": 0,
+    "grow": 0,
+    "blur": 0.0,
 }
 
 

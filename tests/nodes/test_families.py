@@ -80,6 +80,19 @@ def test_models_of_changed_sampling_paint(pack, family, node, arguments, preset)
     assert torch.equal(paint(), fills)
 
 
+@pytest.mark.parametrize("preset", ["fast", "balanced"])
+@pytest.mark.parametrize(("family", "distilled"), [("schnell", True), ("flux", False)], indirect=["family"])
+def test_distilled_models_are_told_of_the_right_preset(pack, short_presets, caplog, family, preset, distilled):
+    """What `benchmark distilled` has found."""
+    caplog.set_level("INFO")
+    latent = {"samples": torch.randn(family.shape()), "noise_mask": torch.ones(1, 1, *family.size)}
+    inputs = {"seed": 0, "cfg": 1.0, "fills": 1, "preset": preset, "latent_image": latent}
+    with torch.inference_mode():
+        run = pack.inpaint.VIPaintInpaint.execute
+        run(family.model, family.positive, family.negative, **inputs)
+    assert ("distilled for few steps" in caplog.text) == (distilled and preset == "fast")
+
+
 @pytest.mark.parametrize("family", ["pixeldit", "qwen-image"], indirect=True)
 def test_families_restore_through_their_autoencoders(pack, family):
     """Pixels as they are, and the decoder of films."""

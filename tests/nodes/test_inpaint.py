@@ -80,3 +80,29 @@ def test_batches_are_image_major(paint, picture):
     assert len(samples) == 4
     left = samples[:, :, :, :3]
     assert (left[0] - left[1]).abs().max() < (left[0] - left[2]).abs().max()
+
+
+def test_each_mask_of_one_picture_has_fills_of_its_own(pack, tiny, paint, picture):
+    """Through painting, compositing and the map of uncertainty; a latent with several noise masks is painted alike."""
+    image, mask = picture
+    masks = torch.cat([mask, mask.flip(2), 0 * mask])
+    latent, posterior = paint(mask=masks)
+    assert latent["samples"].shape == (6, 16, 8, 6) and len(posterior.observation.y) == 3
+    for number, own in enumerate(masks):
+        alone = paint(mask=own[None])[1].observation
+        torch.testing.assert_close(posterior.observation.y[number], alone.y[0])
+        assert torch.equal(posterior.observation.weight[number], alone.weight[0])
+    assert (latent["samples"][0] - latent["samples"][1]).abs().max() > 0.1
+    with torch.inference_mode():
+        decoded = tiny.vae.decode(latent["samples"])
+        (out,) = pack.composite.VIPaintComposite.execute(decoded, image, masks).result
+        heat, spread = pack.uncertainty.VIPaintUncertainty.execute(out, mask=masks).result
+        encoded = {"samples": tiny.vae.encode(image), "noise_mask": masks[:, None]}
+    assert out.shape == (6, 64, 48, 3) and heat.shape == (3, 64, 48, 3)
+    assert torch.equal(out[4], image[0]) and not spread[2].any()
+    assert all(
+        (values[own == 0] == 0).all() and values[own == 1].any()
+        for values, own in zip(spread[:2], masks[:2], strict=True)
+    )
+    again, _ = paint(latent_image=encoded, image=None, mask=None, vae=None)
+    assert again["samples"].shape == (6, 16, 8, 6)

@@ -9,7 +9,7 @@ import inspect
 def test_entry_point_lists_all_nodes(pack):
     extension = asyncio.run(pack.root.comfy_entrypoint())
     names = [node.GET_SCHEMA().node_id for node in asyncio.run(extension.get_node_list())]
-    assert len(names) == len(set(names)) == 11
+    assert len(names) == len(set(names)) == 14
     assert all(name.startswith("VIPaint") for name in names)
     assert not hasattr(pack.root, "NODE_CLASS_MAPPINGS")
 

@@ -22,6 +22,11 @@ def clip_levels(levels: tuple[float, ...], s_max: float) -> tuple[float, ...]:
     return kept if len(kept) == len(levels) else (*kept, s_max)
 
 
+def levels_from(levels: tuple[float, ...], s: float) -> tuple[float, ...]:
+    """Keypoints that end at s: those below it, and s itself."""
+    return (*(level for level in levels if level < s), s)
+
+
 def karras_levels(s: float, steps: int, s_min: float = 0.03, rho: float = 3.0) -> list[float]:
     """`steps` + 1 levels from s to 0 (Karras et al. 2022, arXiv 2206.00364, eq. 5).
 

@@ -32,6 +32,23 @@ MU_WEIGHT_OBSERVED, MU_WEIGHT_HIDDEN = 0.98, 0.01
 
 
 @dataclass(frozen=True)
+class KeptContent:
+    """What is in the hole, of which the posterior keeps what noise of one level leaves.
+
+    The chain then starts at u = x0 + level * eps of that content (Meng et al. 2022, SDEdit, arXiv 2108.01073).
+
+    latents: (B, C, H, W) in model scale; only hidden cells matter.
+    level: noise-to-signal ratio. Lower keeps more.
+    """
+
+    latents: torch.Tensor
+    level: float
+
+    def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> KeptContent:
+        return replace(self, latents=self.latents.to(device, dtype))
+
+
+@dataclass(frozen=True)
 class HierarchicalPosterior:
     """q(u_K) = N(mu_K, tau_K^2), q(u_i | u_{i+1}) = N(w_i m_i + (1 - w_i) mu_i, tau_i^2).
 
@@ -67,12 +84,18 @@ class HierarchicalPosterior:
 
     @classmethod
     def initial(
-        cls, observation: LatentObservation, levels: Sequence[float], eta: float = 1.0
+        cls,
+        observation: LatentObservation,
+        levels: Sequence[float],
+        eta: float = 1.0,
+        content: torch.Tensor | None = None,
     ) -> HierarchicalPosterior:
         """The analytic start, without any network call.
 
         Where a cell is observed, every level has its exact marginal N(y, s_i^2 + sigma_y^2); elsewhere the chain is
         the prior's own (unit-variance data above the top keypoint). Weights between 0 and 1 interpolate.
+
+        content: (B, C, H, W), latents with which hidden cells start, N(content, s_K^2), in place of the prior.
         """
         check_levels(levels)
         y = observation.latents
@@ -83,12 +106,14 @@ class HierarchicalPosterior:
                 above = levels[index + 1]
                 hidden_variance = max(eta**2 * s**2 * (above**2 - s**2) / above**2, 1e-6 * s**2)
             else:
-                hidden_variance = 1 + s**2
+                hidden_variance = 1 + s**2 if content is None else s**2
             variance = observed * (s**2 + observation.sigma_y**2) + (1 - observed) * hidden_variance
             mu_weight = observed * MU_WEIGHT_OBSERVED + (1 - observed) * MU_WEIGHT_HIDDEN / len(levels)
             mu.append(observed * y)
             log_tau.append(0.5 * variance.log())
             gamma.append(-torch.logit(mu_weight))
+        if content is not None:
+            mu[-1] = mu[-1] + (1 - observed) * content
         return cls(tuple(levels), torch.stack(mu), torch.stack(log_tau), torch.stack(gamma), eta)
 
     @property

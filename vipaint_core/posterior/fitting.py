@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from ..diffusion.denoiser import CountingDenoiser, Denoiser, Evaluations, Progress
-from ..diffusion.levels import clip_levels
+from ..diffusion.levels import clip_levels, levels_from
 from ..presets import Preset
 from ..problem.observation import LatentObservation
-from .chain import HierarchicalPosterior
+from .chain import HierarchicalPosterior, KeptContent
 from .objective import negative_bound
 
 
@@ -46,10 +46,19 @@ class FitState:
     evaluations: Evaluations = field(default_factory=Evaluations)
 
 
-def initial_posterior(observation: LatentObservation, preset: Preset, s_max: float = math.inf) -> HierarchicalPosterior:
-    """The analytic start of a fit; s_max: the largest level that the denoiser knows."""
+def initial_posterior(
+    observation: LatentObservation, preset: Preset, s_max: float = math.inf, content: KeptContent | None = None
+) -> HierarchicalPosterior:
+    """The analytic start of a fit; s_max: the largest level that the denoiser knows.
+
+    content: what the hole keeps in part. Its level is the top keypoint then, in place of all above it.
+    """
     config = preset.at_size(observation.shape).fit
-    return HierarchicalPosterior.initial(observation, clip_levels(config.keypoints, s_max), config.eta)
+    levels = clip_levels(config.keypoints, s_max)
+    if content is None:
+        return HierarchicalPosterior.initial(observation, levels, config.eta)
+    levels = levels_from(levels, min(content.level, s_max))
+    return HierarchicalPosterior.initial(observation, levels, config.eta, content.latents)
 
 
 def fit(
@@ -60,6 +69,7 @@ def fit(
     *,
     s_max: float = math.inf,
     family: str = "",
+    content: KeptContent | None = None,
     state: FitState | None = None,
     callback: Callable[[Progress], None] | None = None,
 ) -> FittedPosterior:
@@ -68,12 +78,16 @@ def fit(
     denoiser: differentiable in u where `preset.needs_gradient`.
     seed: fixes every draw, on the CPU, so that a device changes rounding only.
     s_max: the largest level that the denoiser knows.
+    content: what the hole keeps in part. The top keypoint is given by it, and not fitted, and the preset becomes
+        that of `keeping_content`.
     state: an earlier, unfinished fit of the same arguments, continued in place; an exception raised by the callback
         leaves it at the last finished step.
     """
-    config = preset.fit
-    start = initial_posterior(observation, preset, s_max)
+    if content is not None:
+        preset = preset.keeping_content()
+    start = initial_posterior(observation, preset, s_max, content)
     levels = start.levels
+    config = replace(preset.fit, keypoints=levels)
     scale = torch.tensor(levels, dtype=start.mu.dtype, device=start.mu.device).reshape(-1, 1, 1, 1, 1)
     state = state if state is not None else FitState()
     shift = torch.zeros_like(start.mu)
@@ -117,6 +131,10 @@ def fit(
             loss = config.beta_prior * parts.prior + config.beta_hierarchy * parts.hierarchy + parts.reconstruction
             optimiser.zero_grad(set_to_none=True)
             (loss.sum() / config.draws).backward()
+        if content is not None:
+            for leaf in leaves:
+                if leaf.grad is not None:
+                    leaf.grad[-1] = 0
         optimiser.step()
         counting.bound = float(parts.total.detach().mean())
         state.step = step + 1

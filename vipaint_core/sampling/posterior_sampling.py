@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -12,7 +12,7 @@ from ..posterior.fitting import FittedPosterior
 from ..presets import Preset
 from ..problem.observation import LatentObservation
 from ..refiners import REFINERS
-from ..refiners.common import StepResult
+from ..refiners.common import LevelStep, StepResult
 from .driver import BATCH, DrawMethod, RowNoise, SampleResult, SampleState, draw_fills
 from .smc import twisted_smc
 
@@ -37,13 +37,46 @@ def posterior_method(preset: Preset, posterior: HierarchicalPosterior) -> DrawMe
             result = twisted_smc(
                 estimator, denoiser, result.u, own.log_ratio(chain), steps[:guided], observation, noise
             )
-        for step in remaining:
-            u = result.u + (step.s**2 - step.s_next**2) ** 0.5 * noise() if step.renew else result.u
-            result = REFINERS[step.refiner].refine(denoiser, u, step, observation, noise, result)
-        return result.u
+        return descend(denoiser, result, remaining, observation, noise).u
 
     calls = posterior.K - 1 + len(steps)
     return DrawMethod(draw, calls, preset.refiner.needs_gradient, coupled=preset.sampler.smc)
+
+
+def descend(
+    denoiser: CountingDenoiser,
+    result: StepResult,
+    steps: Sequence[LevelStep],
+    observation: LatentObservation,
+    noise: RowNoise,
+) -> StepResult:
+    """Takes the steps of a preset, one after the other, from the state of an earlier result."""
+    for step in steps:
+        u = result.u + (step.s**2 - step.s_next**2) ** 0.5 * noise() if step.renew else result.u
+        result = REFINERS[step.refiner].refine(denoiser, u, step, observation, noise, result)
+    return result
+
+
+def descent_method(
+    preset: Preset, levels: Sequence[float], states: torch.Tensor, estimates: torch.Tensor
+) -> DrawMethod[LatentObservation]:
+    """One fill per image, from given states through any falling levels, by the steps of a preset without particles.
+
+    levels: the last one may be above 0.
+    states: (B, C, H, W) at the first level.
+    estimates: (B, C, H, W), filled with the last estimates of x0 given y.
+    """
+    steps = preset.steps_through(levels)
+
+    def draw(
+        denoiser: CountingDenoiser, observation: LatentObservation, image: torch.Tensor, noise: RowNoise
+    ) -> torch.Tensor:
+        start = StepResult.start(states[image].to(observation.y))
+        result = descend(denoiser, start, steps, observation.with_crosstalk_as_noise(), noise)
+        estimates[image] = result.x0.to(estimates)
+        return result.u
+
+    return DrawMethod(draw, len(steps), preset.refiner.needs_gradient)
 
 
 def sample(

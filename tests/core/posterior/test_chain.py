@@ -39,3 +39,19 @@ def test_operators_that_mix_cells_start_from_the_prior() -> None:
     found, expected = (HierarchicalPosterior.initial(case, (1.0, 30.0)) for case in (mixing, nothing))
     for name in ("mu", "log_tau", "gamma"):
         assert torch.equal(getattr(found, name), getattr(expected, name))
+
+
+def test_hidden_cells_start_from_their_content_where_it_is_given() -> None:
+    """Soft cells in between; observed cells and lower keypoints as without it."""
+    observation = half_observed(GaussianPrior.unit((2, 3, 4)))
+    weight = observation.weight.clone()
+    weight[..., 0, 3] = 0.4
+    observation = LatentObservation.masked(observation.y, weight, observation.sigma_y)
+    content, plain = normal(1, 2, 3, 4, seed=4), HierarchicalPosterior.initial(observation, (0.5, 2.0))
+    found = HierarchicalPosterior.initial(observation, (0.5, 2.0), content=content)
+    observed = weight.expand_as(content)
+    for part in ("mu", "log_tau", "gamma"):
+        assert torch.equal(getattr(found, part)[0], getattr(plain, part)[0])
+    torch.testing.assert_close(found.mu[1], observed * observation.y + (1 - observed) * content)
+    torch.testing.assert_close((2 * found.log_tau[1]).exp(), 4.0 + observed * observation.sigma_y**2)
+    assert torch.equal(found.mu[1][observed == 1], plain.mu[1][observed == 1])

@@ -6,17 +6,19 @@ import copy
 
 import pytest
 import torch
-from gaussian import GaussianPrior, exact_unit, half_observed, matrices, noisy_draws
+from gaussian import GaussianPrior, exact_unit, half_observed, matrices, noisy_draws, normal
 
 from vipaint_core import (
     PRESETS,
     FitConfig,
     FitState,
     HierarchicalPosterior,
+    KeptContent,
     LatentObservation,
     Preset,
     Progress,
     fit,
+    initial_posterior,
 )
 from vipaint_core.diffusion.denoiser import CountingDenoiser
 from vipaint_core.problem.operators import Downsample
@@ -129,3 +131,42 @@ def test_interrupted_fit_continues_to_the_same_result(name: str) -> None:
         assert whole.history == resumed.history and whole.evaluations == resumed.evaluations
         assert [p.call for p in later] == [p.call for p in heard[preset.fit.calls // 2 :]]
         assert later[-1].calls == heard[-1].calls == preset.fit.calls and later[-1].bound == heard[-1].bound
+
+
+@pytest.mark.parametrize(
+    ("level", "s_max", "expected"),
+    [
+        (2.0, torch.inf, (0.3, 0.8, 2.0)),
+        (1.0, torch.inf, (0.3, 0.8, 1.0)),
+        (0.1, torch.inf, (0.1,)),
+        # Published presets start low: the content's level is added above them.
+        (40.0, torch.inf, (0.3, 0.8, 2.0, 6.0, 40.0)),
+        (40.0, 14.6, (0.3, 0.8, 2.0, 6.0, 14.6)),
+    ],
+)
+def test_content_is_kept_from_its_own_level(level: float, s_max: float, expected: tuple[float, ...]) -> None:
+    observation = half_observed(GaussianPrior.unit(SHAPE))
+    content, preset = KeptContent(normal(1, *SHAPE, seed=4), level), Preset("", "", FitConfig(LEVELS[4]))
+    assert initial_posterior(observation, preset, s_max, content).levels == expected
+
+
+def test_a_fit_leaves_content_as_it_was_given() -> None:
+    """Its keypoint is no guess; those below follow it and the observation."""
+    prior, content = GaussianPrior.correlated(SHAPE), KeptContent(normal(1, *SHAPE, seed=4), 1.5)
+    observation, preset = half_observed(prior), PRESETS["paper-2"].with_changes(fit={"steps": 6})
+    heard: list[Progress] = []
+    fitted = fit(prior, observation, preset, 0, content=content, callback=heard.append).posterior
+    start = initial_posterior(observation, preset, content=content)
+    assert fitted.levels == (1.0, 1.5) and torch.equal(fitted.mu[1], start.mu[1])
+    assert torch.equal(fitted.log_tau[1], start.log_tau[1])
+    assert (fitted.mu[0] - start.mu[0]).abs().max() > 0.01
+    assert heard[-1].call == heard[-1].calls == 6 * 3
+
+
+def test_nothing_forgets_content() -> None:
+    """New noise of resamplings, and weights of particles, would."""
+    prior, content = GaussianPrior.unit(SHAPE), KeptContent(normal(1, *SHAPE), 1.0)
+    for preset in (PRESETS["thorough"], PRESETS["balanced"].with_changes(sampler={"smc": True})):
+        found = fit(prior, half_observed(prior), preset, 0, content=content).preset
+        assert not any(step.renew for step in found.descent(1.0)) and not found.sampler.smc
+        assert fit(prior, half_observed(prior), preset, 0).preset == preset

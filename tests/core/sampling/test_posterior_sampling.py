@@ -20,6 +20,7 @@ from vipaint_core import (
     PRESETS,
     Evaluations,
     FitConfig,
+    KeptContent,
     LatentObservation,
     Preset,
     Progress,
@@ -105,6 +106,49 @@ def test_fills_through_an_operator_follow_the_exact_posterior(
     assert ((torch.cov(fills.T) - covariance).abs() < 5 * error).all()
     # What is observed counts: the prior is farther from it than that.
     assert (covariance - prior.covariance).abs().max() > 10 * error.max()
+
+
+@pytest.mark.parametrize("level", [0.5, 2.0])
+def test_fills_that_keep_content_follow_the_exact_law(level: float) -> None:
+    """Content seen through noise of its level is an observation of the hidden cells, averaged over that noise."""
+    prior, rows = GaussianPrior.correlated(SHAPE), 2048
+    observation, content = half_observed(prior, sigma_y=0.05), 1.5 * normal(1, *SHAPE, seed=4)
+    preset = PRESETS["balanced"].with_changes(
+        schedule={"steps": 22, "guided_above": 0.05}, sampler={"solver_steps": 12}
+    )
+    fitted = fit(prior, observation, preset, 0, content=KeptContent(content, level))
+    fills = draw_many(posterior_method(fitted.preset, fitted.posterior), prior, observation, rows, seed=1)
+    mean, covariance = prior.posterior(observation)
+    unobserved = hidden(observation)
+    inner = covariance[unobserved][:, unobserved] + level**2 * torch.eye(int(unobserved.sum())).double()
+    gain = torch.linalg.solve(inner, covariance[unobserved]).T
+    expected = mean + gain @ (content.flatten()[unobserved] - mean[unobserved])
+    variance = (covariance - gain @ covariance[unobserved] + level**2 * gain @ gain.T).diag()
+    assert (expected - mean).abs().max() > 0.3
+    assert (fills.mean(0) - expected).abs().max() < 0.12
+    assert (fills.std(0) / variance.sqrt() - 1)[unobserved].abs().max() < 0.15
+
+
+def test_what_is_visible_wins_over_a_prompt() -> None:
+    """Classifier-free guidance moves the prior's mean, w times as far as the prompt does: fills are its posterior."""
+    unprompted = GaussianPrior.correlated(SHAPE)
+    prompted = replace(unprompted, mean=unprompted.mean + 0.4)
+    observation, preset, moved = half_observed(unprompted, sigma_y=0.02), PRESETS["balanced"], []
+    for cfg in (1.0, 8.0):
+
+        def guided(u: torch.Tensor, s: torch.Tensor, cfg: float = cfg) -> torch.Tensor:
+            return unprompted(u, s) + cfg * (prompted(u, s) - unprompted(u, s))
+
+        # One noise for both.
+        fills = sample(guided, fit(guided, observation, preset, 0), 1, 64, batch=64).latents.flatten(1)
+        exact = replace(unprompted, mean=unprompted.mean + 0.4 * cfg).posterior(observation)[0]
+        assert (fills.mean(0) - exact).abs().mean() < 0.15
+        moved.append(fills.mean(0))
+    change, unobserved = (moved[1] - moved[0]).abs(), hidden(observation)
+    assert change[~unobserved].max() < 0.02
+    # In the hole a prompt counts, the less the nearer to what is visible.
+    near, far = (change.reshape(SHAPE)[..., column].mean() for column in (SHAPE[2] // 2, SHAPE[2] - 1))
+    assert 0.3 < near < far
 
 
 def test_nothing_observed_samples_the_prior() -> None:

@@ -26,6 +26,7 @@ from family_cases import (
     with_lora,
     with_patch_network,
     with_perturbed_attention,
+    with_reference,
     with_rescaled_guidance,
     with_skipped_layers,
 )
@@ -210,6 +211,7 @@ VARIANTS = {
     with_skipped_layers: ["sd3", "flux"],
     with_everything: ["sdxl"],
     with_inpainting: ["sd15-inpaint", "flux-fill"],
+    with_reference: ["flux", "flux2", "qwen-image"],
 }
 CASES = [(name, change) for change, names in VARIANTS.items() for name in names]
 

@@ -43,6 +43,14 @@ def test_coordinates_of_kinds_of_sampling(pack, tiny):
     assert model_info(scaled).coordinate.noise_scale == 8.0
 
 
+def test_distilled_models_that_can_be_told(pack, load_family):
+    is_distilled = pack.host.model_info.is_distilled
+    assert is_distilled(load_family("schnell").model)
+    assert not any(is_distilled(load_family(name).model) for name in ("flux", "sd3", "unet"))
+    sampled = [resampled(load_family("unet"), "ModelSamplingDiscrete", (kind, False)) for kind in ("lcm", "eps")]
+    assert [is_distilled(case.model) for case in sampled] == [True, False]
+
+
 def check_coordinate(pack, open_denoiser, case):
     """The map is the host's own way to add noise, and the prediction is the host's own at that point."""
     import comfy.samplers

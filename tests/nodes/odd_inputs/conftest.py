@@ -60,6 +60,9 @@ def usual(pack, tiny, shorten_presets, posteriors_folder) -> SimpleNamespace:
         "VIPaintBaseline": {**model, "fills": 1, "method": {"method": "ding", "steps": 2}, **picture},
         "VIPaintRestore": {**model, **once, "degradation": {"degradation": "none"}, **picture},
         "VIPaintComposite": {"fills": fills, "original": image, "mask": mask},
+        "VIPaintMask": {"mask": mask},
+        "VIPaintSampler": {"preset": "fast"},
+        "VIPaintSigmas": {"model": tiny.model, "latent_image": latent, "preset": "fast"},
         "VIPaintCrop": {"image": image, "mask": mask, **cut},
         "VIPaintUncertainty": {"images": fills},
     }

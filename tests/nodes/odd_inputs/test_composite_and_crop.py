@@ -16,6 +16,8 @@ from odd_inputs import (
     DOT,
     GREY,
     HEIGHT,
+    MASK,
+    PLACEHOLDER,
     WHITE,
     WIDTH,
     check,
@@ -28,6 +30,15 @@ from odd_inputs import (
     same_as,
 )
 
+
+def two_cuts(usual, node, result):
+    """A cut for each of two masks."""
+    assert result[0].shape == (2, 16, 16, 3) and result[1].shape == (2, 16, 16) and len(result[2].regions) == 2
+    numbers(0, 1)(usual, node, result[:2])
+
+
+# All of it transparent.
+CLEAR = torch.zeros(1, HEIGHT, WIDTH, 4)
 PIXEL = {"fills": torch.ones(1, 1, 1, 3), "original": torch.zeros(1, 1, 1, 3), "mask": torch.ones(1, 1, 1)}
 ROWS = [
     *rows(
@@ -51,7 +62,15 @@ ROWS = [
             ("mask-nan", given("mask", lambda t: t * torch.nan), "mask; NaN"),
             ("mask-bytes", given("mask", lambda t: (t * 255).byte()), "mask; up to 255"),
             ("mask-size", {"mask": torch.ones(1, 8, 8)}, "mask; 24 x 32 pixels; 8 x 8 pixels"),
-            ("masks-of-2", {"mask": torch.ones(2, HEIGHT, WIDTH)}, "mask; 2 masks"),
+            ("masks-of-2", {"mask": BLACK_AND_WHITE}, numbers(0, 1)),
+            ("masks-of-3", {"mask": torch.ones(3, HEIGHT, WIDTH)}, "fills; multiple of 3; batch of 2"),
+            (
+                "masks-of-3-for-2",
+                {"original": GREY.expand(2, -1, -1, -1), "mask": torch.ones(3, HEIGHT, WIDTH)},
+                "mask; 1 mask or 2; 3 masks",
+            ),
+            ("placeholder", {"mask": PLACEHOLDER}, "mask; a painted mask; Open in Mask Editor"),
+            ("alpha-other", {"alpha": "none"}, "alpha; one of keep"),
             ("fills-size", given("fills", lambda t: t[:, :20]), "fills; 24 x 32 pixels; 24 x 20 pixels"),
             (
                 "fills-of-3",
@@ -86,13 +105,45 @@ ROWS = [
             ("none", {"image": None}, "image; NoneType"),
             ("mask-none", {"mask": None}, "mask; NoneType"),
             ("mask-size", {"mask": torch.ones(1, 8, 8)}, "mask; 24 x 32 pixels; 8 x 8 pixels"),
-            ("masks-of-2", {"mask": BLACK_AND_WHITE}, "mask; 2 masks"),
+            ("masks-of-2", {"mask": BLACK_AND_WHITE}, two_cuts),
+            ("placeholder", {"mask": PLACEHOLDER}, "mask; a painted mask; Open in Mask Editor"),
+            ("context-placeholder", {"context_mask": PLACEHOLDER}, "context_mask; a painted mask"),
+            ("context-of-2", {"context_mask": BLACK_AND_WHITE}, "context_mask; 1 mask; 2 masks"),
+            ("context-size", {"context_mask": torch.ones(1, 8, 8)}, "context_mask; 24 x 32 pixels; 8 x 8"),
+            ("context-black", {"context_mask": WHITE * 0}, cut_of(16, 16)),
+            ("size-other", {"size": "free"}, "size; one of exact, area, at most"),
+            ("multiple-other", {"multiple": 7}, "multiple; one of 8"),
+            ("area-of-a-black-mask", {"mask": WHITE * 0, "size": "area"}, cut_of(16, 16)),
+            ("area-in-64s", {"size": "area", "multiple": "64"}, cut_of(64, 64)),
+            ("alpha", given("image", lambda t: torch.cat([t, t[..., :1]], -1)), AS_USUAL),
             ("width-0", {"width": 0}, "width; from 16 to 8192; 0"),
             ("height-huge", {"height": 10**6}, "height; 1000000"),
             ("height-text", {"height": "512"}, "height; '512'"),
             ("context-nan", {"context": torch.nan}, "context; nan"),
             ("context-below-1", {"context": 0.5}, "context; from 1.0 to 16.0; 0.5"),
             ("enlarge-infinity", {"enlarge": torch.inf}, "enlarge; inf"),
+        ],
+    ),
+    *rows(
+        MASK,
+        [
+            ("as-it-is", {}, pictures(lambda usual: usual.mask)),
+            ("2-d", given("mask", lambda t: t[0]), pictures(lambda usual: usual.mask)),
+            ("none", {"mask": None}, "mask; a mask, or an image with transparency; neither"),
+            ("text", {"mask": "white"}, "mask; str"),
+            ("bytes", given("mask", lambda t: (t * 255).byte()), "mask; up to 255"),
+            ("nan", given("mask", lambda t: t * torch.nan), "mask; NaN"),
+            ("grow-huge", {"grow": 10**6}, "grow; from -1024 to 1024; 1000000"),
+            ("grow-float", {"grow": 1.5}, "grow; 1.5"),
+            ("blur-negative", {"blur": -1.0}, "blur; -1.0"),
+            ("specks-negative", {"specks": -1}, "specks; -1"),
+            ("opaque-picture", lambda usual: {"image": usual.image}, "image; transparency; 3 channels"),
+            ("placeholder", {"mask": PLACEHOLDER, "image": CLEAR}, "mask; a painted mask; Open in Mask Editor"),
+            ("all-white-grown", {"mask": WHITE, "grow": 9, "fill_holes": True}, pictures(lambda usual: WHITE)),
+            ("all-black-grown", {"mask": 0 * WHITE, "grow": 9, "specks": 3}, pictures(lambda usual: 0 * WHITE)),
+            ("all-white-shrunk", {"mask": WHITE, "grow": -9}, pictures(lambda usual: WHITE)),
+            ("blurred-far", {"blur": 256.0}, numbers(0, 1)),
+            ("one-pixel", {"mask": torch.ones(1, 1, 1), "grow": 5, "blur": 2.0}, numbers(1, 1)),
         ],
     ),
     *rows(

@@ -51,7 +51,12 @@ ROWS = [
             ("mask-of-latent-size", latent(noise_mask=torch.ones(1, 1, *CELLS)), hidden(12)),
             ("mask-larger", latent(noise_mask=torch.ones(1, 1, 99, 77)), hidden(12)),
             ("mask-smaller", latent(noise_mask=torch.ones(1, 1, 1, 1)), hidden(12)),
-            ("masks-of-3", latent(noise_mask=torch.ones(3, 1, 8, 6)), "latent_image; 1 mask; 3 masks"),
+            ("masks-of-3", latent(noise_mask=torch.ones(3, 1, 8, 6)), of_size(3, *CELLS)),
+            (
+                "masks-of-3-for-2",
+                latent(lambda t: t.expand(2, -1, -1, -1), noise_mask=torch.ones(3, 1, 8, 6)),
+                "latent_image; 1 mask or 2; 3 masks",
+            ),
             ("mask-nan", latent(noise_mask=torch.full((1, 1, 8, 6), torch.nan)), "latent_image; NaN"),
             ("mask-string", latent(noise_mask="white"), "latent_image; str"),
             ("batch-index", latent(batch_index=[7]), same_as(latent())),

@@ -6,6 +6,14 @@ import pytest
 import torch
 from odd_inputs import AS_USUAL, CELLS, INPAINT, check, of_size, prompted, rows
 
+ROW, TWO = torch.zeros(1, 16, *CELLS), torch.zeros(2, 16, *CELLS)
+
+
+def added(changes):
+    """Settings of the conditioning beside its own."""
+    return lambda t, settings: [[t, {**settings, **changes}]]
+
+
 ROWS = [
     *rows(
         INPAINT,
@@ -28,6 +36,26 @@ ROWS = [
             ("of-another-encoder", prompted(lambda t, s: [[t[..., :32], s]]), "model; mat1 and mat2; text encoder"),
             ("no-pooled", prompted(lambda t, s: [[t, {}]]), "model; stopped with; text encoder"),
             ("two", prompted(lambda t, s: [[t, s], [t, s]]), AS_USUAL),
+            *(
+                (f"{name}-of-2", prompted(added(changes)), f"positive; batch of 2 {words}")
+                for name, changes, words in (
+                    ("references", {"reference_latents": [ROW, TWO]}, "reference pictures"),
+                    ("masks", {"mask": TWO[:, 0]}, "masks"),
+                    ("inpainting-masks", {"concat_mask": TWO}, "inpainting masks"),
+                    ("inpainting-pictures", {"concat_latent_image": TWO}, "inpainting pictures"),
+                    ("attention-masks", {"attention_mask": torch.ones(2, 3)}, "`attention_mask`"),
+                    ("nested", {"of_another_pack": {"a": [(0, TWO)]}}, "`of_another_pack`"),
+                )
+            ),
+            *(
+                (f"{name}-of-1", prompted(added(changes)), of_size(1, *CELLS))
+                for name, changes in (
+                    ("references", {"reference_latents": [ROW, ROW]}),
+                    ("flat-mask", {"mask": torch.ones(CELLS)}),
+                    ("token-numbers", {"t5xxl_ids": torch.arange(4)}),
+                    ("settings", {"guidance": 3.5, "area_hint": (1, 2), "of_another_pack": None}),
+                )
+            ),
             ("many-tokens", prompted(lambda t, s: [[t.expand(-1, 300, -1), s]]), of_size(1, *CELLS)),
         ],
     ),

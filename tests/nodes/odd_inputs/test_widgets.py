@@ -12,6 +12,8 @@ from odd_inputs import (
     FIT,
     INPAINT,
     SAMPLE,
+    SAMPLER,
+    SIGMAS,
     check,
     given,
     kept,
@@ -26,6 +28,13 @@ NUMPY_NUMBERS = (
     *(np.int8, np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.uint64),
     *(np.float16, np.float32, np.float64, np.longdouble),
 )
+
+
+def encoded(change):
+    """Another latent beside the usual settings."""
+    return lambda usual: {"latent_image": {"samples": change(usual.latent["samples"])}}
+
+
 ROWS = [
     *rows(
         INPAINT,
@@ -66,6 +75,13 @@ ROWS = [
             ("preset-empty", {"preset": ""}, "preset; ''"),
             ("preset-none", {"preset": None}, "preset; None"),
             ("preset-list", {"preset": ["fast"]}, "preset; ['fast']"),
+            ("strength-negative", {"strength": -0.1}, "strength; from 0.0 to 1.0; -0.1"),
+            ("strength-nan", {"strength": torch.nan}, "strength; nan"),
+            ("strength-text", {"strength": "0.5"}, "strength; '0.5'"),
+            ("strength-1", {"strength": 1}, AS_USUAL),
+            ("strength-nearly-0", {"strength": 1e-6}, of_size(1, *CELLS)),
+            ("strength-nearly-1", {"strength": 1 - 1e-9}, of_size(1, *CELLS)),
+            ("content-unknown", {"content": "grey"}, "content; surroundings; 'grey'"),
             ("preset-upper-case", {"preset": "FAST"}, "preset; 'FAST'"),
         ],
     ),
@@ -86,6 +102,25 @@ ROWS = [
             ("first-float", {"first_fill": 0.5}, "first_fill; 0.5"),
             ("first-huge", {"first_fill": 10**20}, "first_fill; 1000000"),
             ("first-last", {"first_fill": 1_000_000}, unlike({})),
+        ],
+    ),
+    *rows(
+        SAMPLER,
+        [
+            ("preset-with-a-fit", {"preset": "paper-2"}, "preset; balanced; 'paper-2'"),
+            ("gradients-unknown", {"gradients": "none"}, "gradients; 'none'"),
+        ],
+    ),
+    *rows(
+        SIGMAS,
+        [
+            ("strength-0", {"strength": 0.0}, "strength; from 0.01 to 1.0; 0.0"),
+            ("stop_at-0", {"stop_at": 0.0}, "stop_at; from 0.01 to 1.0; 0.0"),
+            ("stop_at-nan", {"stop_at": torch.nan}, "stop_at; nan"),
+            ("stop-before-the-start", {"strength": 0.1, "stop_at": 0.5}, "stop_at; Raise stop_at or strength"),
+            ("latent-nan", encoded(lambda t: t * torch.nan), "latent_image; NaN"),
+            ("latent-of-another-family", encoded(lambda t: t[:, :4]), "latent_image; 16 channels"),
+            ("latent-none", {"latent_image": None}, "latent_image"),
         ],
     ),
     *rows(
