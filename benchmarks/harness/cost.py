@@ -87,6 +87,9 @@ class Meter:
                 self._timed["backward"].append(time.perf_counter() - middle)
         return network(x, t, **c)
 
+    # The pack does not take it for a step cache of another extension.
+    _call.runs_whole_network = True  # type: ignore[attr-defined]
+
     def _count_backward(self, gradient: torch.Tensor) -> None:
         self.calls["backward", len(gradient)] += 1
 

@@ -185,7 +185,9 @@ class _Runner(comfy.samplers.Sampler, Generic[T]):
         # Wrappers around samplers may hand on something else.
         ask, model_wrap = model_wrap, self.guider
         passes = WholePasses(model_wrap, ask, options["model_options"])
-        host = HostDenoiser(model_wrap, passes, options, self.info, tuple(noise.shape[-2:]), self.backward, ambient)
+        beside = [patcher for patcher in loaded_beside(model_wrap) if patcher not in self.extra_networks]
+        size = tuple(noise.shape[-2:])
+        host = HostDenoiser(model_wrap, passes, beside, options, self.info, size, self.backward, ambient)
         denoiser: Denoiser = host
         if self.secant is not None:
             denoiser = JacobianFree(denoiser, self.secant)
@@ -216,18 +218,19 @@ class HostDenoiser:
         self,
         model_wrap: Any,
         passes: WholePasses,
+        beside: Sequence[ModelPatcher],
         options: dict[str, Any],
         info: ModelInfo,
         size: tuple[int, ...],
         differentiable: bool,
         ambient: bool,
     ) -> None:
-        """passes: what asks the guider.
+        """passes: what asks the guider. beside: networks that it reaches beside the model.
         size: (height, width) of the latents that the conditioning was processed for.
         ambient: whether the host runs nodes in inference mode.
         """
         self._model_wrap, self._passes, self._options, self._info = model_wrap, passes, options, info
-        self._size = size
+        self._beside, self._size = beside, size
         # Of other sizes, by size.
         self._conds: dict[tuple[int, ...], Conds] = {}
         self._differentiable, self._inside = differentiable, False
@@ -287,12 +290,12 @@ class HostDenoiser:
 
         They encode their pictures at their first call. That needs no gradient, and may push weights out of memory.
         """
-        size, beside = z.shape[-2:], loaded_beside(self._model_wrap)
-        if size in self._met or not beside:
+        size = z.shape[-2:]
+        if size in self._met or not self._beside:
             return
         with named_failures(), torch.no_grad():
             self._predict(z.detach(), sigma)
-        check_weights([self._model_wrap.model_patcher, *beside])
+        check_weights([self._model_wrap.model_patcher, *self._beside])
         self._met.add(size)
 
     @contextlib.contextmanager

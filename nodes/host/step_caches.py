@@ -30,6 +30,8 @@ _FUNCTION = "model_function_wrapper"
 _OTHERS = "sampler_calc_cond_batch_function", "patches_replace"
 # What tells a cache from blocks that are left out on purpose; caches rarely answer more often in a row.
 _QUESTIONS = 6
+# An attribute of wrappers that run the whole network whenever they are asked: they are not watched.
+WHOLE = "runs_whole_network"
 # Compiled networks are whole, but do not say which blocks they run.
 _COMPILED = "torch.compile"
 
@@ -159,8 +161,8 @@ class WholePasses:
         rows = [row for place in _PLACES for key, row in wrappers.get(place, {}).items() if key != _COMPILED]
         for row in rows:
             stack.callback(row.__setitem__, slice(None), list(row))
-            row[:] = [_Guard(self, _name(one), one) for one in row]
-        if _FUNCTION in options:
+            row[:] = [_Guard(self, _name(one), one) if _is_watched(one) else one for one in row]
+        if _is_watched(options.get(_FUNCTION)):
             stack.callback(options.__setitem__, _FUNCTION, options[_FUNCTION])
             options[_FUNCTION] = _FunctionGuard(self, options[_FUNCTION])
 
@@ -344,12 +346,21 @@ def _is_changed(options: dict[str, Any], patcher: Any) -> bool:
     transformer = options["transformer_options"]
     wrappers = transformer.get("wrappers", {})
     return (
-        any(key != _COMPILED and row for place in _PLACES for key, row in wrappers.get(place, {}).items())
-        or any(options.get(name) or transformer.get(name) for name in (_FUNCTION, *_OTHERS))
+        any(
+            key != _COMPILED and any(map(_is_watched, row))
+            for place in _PLACES
+            for key, row in wrappers.get(place, {}).items()
+        )
+        or _is_watched(options.get(_FUNCTION))
+        or any(options.get(name) or transformer.get(name) for name in _OTHERS)
         or any(name.startswith("diffusion_model") for name in patcher.object_patches)
         # Some extensions give a network another forward, whoever uses it then.
         or any("forward" in vars(part) for part in patcher.model.diffusion_model.modules())
     )
+
+
+def _is_watched(wrapper: Any) -> bool:
+    return wrapper is not None and not getattr(wrapper, WHOLE, False)
 
 
 def _name(wrapper: Any) -> str:
