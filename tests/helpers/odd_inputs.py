@@ -274,7 +274,7 @@ def hidden(cells: int) -> Check:
 
     def check(usual: Any, node: str, result: tuple[Any, ...]) -> None:
         samples_of(result)
-        assert int((result[1].observation.weight == 0).sum()) == cells
+        assert int((result[1].observation.cell_weight == 0).sum()) == cells
 
     return check
 
