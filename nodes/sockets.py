@@ -66,7 +66,7 @@ def fills_input(default: int = 4) -> io.Input:
     )
 
 
-# What a preset is for, in the user's words.
+# What a preset is for, in the user's words; others have their description.
 PRESET_WORDS = {
     "balanced": "right for most holes",
     "thorough": "fewer wrong details in difficult holes",
@@ -94,7 +94,9 @@ def price(preset: Preset) -> str:
 
 
 def preset_input(presets: Mapping[str, Preset] = PRESETS) -> io.Input:
-    words = [f"{name}: {PRESET_WORDS[name]}; {price(preset)}." for name, preset in presets.items()]
+    words = [
+        f"{name}: {PRESET_WORDS.get(name, preset.description)}; {price(preset)}." for name, preset in presets.items()
+    ]
     return io.Combo.Input(
         "preset",
         options=list(presets),

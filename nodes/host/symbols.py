@@ -70,7 +70,12 @@ NEEDED = (
     "comfy.samplers.process_conds",
     "comfy.sd.VAE.spacial_compression_encode",
     "comfy.utils.ProgressBar.update_absolute",
+    "comfy_execution.graph_utils.ExecutionBlocker",
+    "comfy_execution.utils.get_executing_context",
+    "comfy_execution.validation.validate_node_input",
+    "latent_preview.Latent2RGBPreviewer",
     "latent_preview.get_previewer",
+    "server.PromptServer",
 )
 # Used where the host has them.
 OPTIONAL = (
