@@ -1,6 +1,6 @@
 """Makes the pictures that the workflow templates open with, in web/examples/.
 
-    python -m tools.example_pictures [--photographs WHEEL]
+    python -m toy_prior.example_pictures [--photographs WHEEL]
 
 Portraits are the toy prior's. The photographs are CC0, from the wheel of scikit-image 0.26.0 (`pip download --no-deps
 scikit-image==0.26.0`): an espresso by Rachel Michetti and Chelsea the cat by Stefan van der Walt. Without the wheel they
