@@ -14,7 +14,8 @@ from comfy_api.v0_0_2 import io
 
 from ..vipaint_core.baselines import BASELINES, Settings, baseline_method
 from . import preflight, sockets
-from .errors import InputError, names_node
+from .errors import InputError
+from .execution import names_node
 from .host.denoiser import Conditioning
 from .host.memory import AUTO
 from .observation import PictureInputs, observe

@@ -12,7 +12,8 @@ from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..vipaint_core.imaging.spread import heat_map, line_width, outline, spread
 from . import validation
-from .errors import InputError, names_node
+from .errors import InputError
+from .execution import names_node
 from .host.messages import say
 from .host.temporary_files import saved_pictures
 from .sockets import CATEGORY

@@ -8,7 +8,8 @@ from comfy_api.v0_0_2 import io
 from ..vipaint_core.imaging.regions import Crop, enlarged, enlargement, scaled, with_neighbours
 from ..vipaint_core.imaging.seams import composite
 from . import validation
-from .errors import InputError, names_node
+from .errors import InputError
+from .execution import names_node
 from .sockets import CATEGORY, CropType
 
 # Pixels; no image VAE of the host has larger cells than half of it.

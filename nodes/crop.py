@@ -9,7 +9,8 @@ from comfy_api.v0_0_2 import io
 
 from ..vipaint_core.imaging.regions import Crop, cut, region_around, size_around
 from . import validation
-from .errors import InputError, names_node
+from .errors import InputError
+from .execution import names_node
 from .host.messages import say, warn
 from .sockets import CATEGORY, CropType
 

@@ -10,7 +10,7 @@ from comfy.sd import VAE
 from comfy_api.v0_0_2 import io
 
 from . import preflight, sockets
-from .errors import names_node
+from .execution import names_node
 from .host.denoiser import Conditioning
 from .host.memory import AUTO
 from .observation import ORIGINAL, PictureInputs

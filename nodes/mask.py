@@ -7,7 +7,8 @@ from comfy_api.v0_0_2 import io
 
 from ..vipaint_core.imaging.masks import tended
 from . import validation
-from .errors import InputError, names_node
+from .errors import InputError
+from .execution import names_node
 from .sockets import CATEGORY
 
 

@@ -11,7 +11,8 @@ import folder_paths
 from comfy_api.v0_0_2 import io
 
 from ..vipaint_core import FittedPosterior, load_posterior, save_posterior
-from .errors import InputError, names_node
+from .errors import InputError
+from .execution import names_node
 from .host.messages import say
 from .sockets import CATEGORY, PosteriorType, posterior_output
 

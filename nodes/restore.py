@@ -23,7 +23,8 @@ from ..vipaint_core.problem.operators import (
 )
 from ..vipaint_core.sampling.restoration import BATCH
 from . import preflight, sockets, validation
-from .errors import InputError, names_node
+from .errors import InputError
+from .execution import names_node
 from .host.decoder import HostDecoder
 from .host.denoiser import Conditioning
 from .host.memory import AUTO

@@ -9,7 +9,7 @@ from comfy_api.v0_0_2 import io
 
 from ..vipaint_core import FittedPosterior, posterior_method
 from . import preflight, sockets
-from .errors import names_node
+from .execution import names_node
 from .host.denoiser import Conditioning
 from .host.memory import AUTO
 from .sampling import Draws, run_method, sampling_inputs, to_latent

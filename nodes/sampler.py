@@ -21,7 +21,8 @@ from ..vipaint_core import (
 from ..vipaint_core.diffusion.levels import LARGEST
 from ..vipaint_core.imaging.masks import snapped
 from . import sockets, validation
-from .errors import InputError, names_node
+from .errors import InputError
+from .execution import names_node
 from .host.denoiser import GRADIENT_MODES
 from .host.memory import AUTO
 from .host.model_info import ModelInfo, model_info

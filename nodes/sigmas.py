@@ -11,7 +11,8 @@ from comfy_api.v0_0_2 import io
 from ..vipaint_core import PRESETS, reachable_level
 from ..vipaint_core.diffusion.levels import clip_levels, levels_from
 from . import sockets, validation
-from .errors import InputError, names_node
+from .errors import InputError
+from .execution import names_node
 from .host.model_info import level_of_strength, model_info
 from .validation import check_widgets
 

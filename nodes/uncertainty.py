@@ -9,7 +9,8 @@ from comfy_api.v0_0_2 import io
 
 from ..vipaint_core.imaging.spread import fills_per_picture, heat_map, overlay, spread, with_legend
 from . import validation
-from .errors import InputError, names_node
+from .errors import InputError
+from .execution import names_node
 from .host.messages import say
 from .sockets import CATEGORY
 

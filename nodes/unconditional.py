@@ -5,7 +5,8 @@ from __future__ import annotations
 from comfy.model_patcher import ModelPatcher
 from comfy_api.v0_0_2 import io
 
-from .errors import InputError, names_node
+from .errors import InputError
+from .execution import names_node
 from .host.model_info import model_info
 from .host.text_inputs import zero_conditioning
 from .sockets import CATEGORY
