@@ -88,7 +88,8 @@ def _cut_maps(
         return (scatter + 2 * channels * guess) / (len(rows) + 2 * channels)
 
     nothing = covariance(whole, latents.flatten(1).double().cov(correction=0))
-    nothing = nothing + 1e-3 * nothing.diagonal().mean() * unit
+    # Latents have about unit variance; those of a flat picture have none.
+    nothing = nothing + (1e-3 * nothing.diagonal().mean() + 1e-4) * unit
     alike = covariance(kind > 0, nothing)
     maps = latents.new_zeros(count, channels, channels)
     for number in kind[kind > 0].unique().tolist():

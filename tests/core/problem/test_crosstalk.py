@@ -75,3 +75,11 @@ def test_holes_along_the_cells_cut_none() -> None:
     assert not found.kind.any()
     observation = LatentObservation.masked(normal(2, 4, 12, 12), (~hidden[..., ::2, ::2]).double(), cut=found)
     assert observation.operator.cut_kind is None
+
+
+def test_flat_pictures_tell_nothing() -> None:
+    """Where all fillers are alike nothing shows what hidden content would do."""
+    hidden = torch.zeros(1, 1, 24, 24, dtype=torch.bool)
+    hidden[..., 11:] = True
+    found = measure_cut_cells(torch.zeros(8, 1, 4, 12, 12), torch.ones(1, 4, 12, 12), hidden)
+    assert found.kind.any() and not found.maps.any()
