@@ -467,8 +467,10 @@ def test_a_stopped_command_leaves_nothing_half_done_and_goes_on(
         assert child.returncode == 130 and "goes on where it stopped" in said
         assert whole(folder.out) and not server._queue and server.kept == 0, "the server is left as it was"
         assert len((folder.out / "batch.jsonl").read_text("utf-8").splitlines()) == 40
-    time.sleep(1.5)  # what a killed command left in the queue
-    painted, server.verdict, server.seconds = server.painted, lambda _: None, 0.02
+    server.verdict, server.seconds = lambda _: None, 0.02
+    while server._queue or server._running:  # what a killed command left there
+        time.sleep(0.01)
+    painted = server.painted
     found = call("--server", server.url)
     assert found.code == 0 and server.painted - painted == 40 - done and whole(folder.out)
     assert painted - done <= 3, "in flight: two in the queue, and one whose result was on its way"
