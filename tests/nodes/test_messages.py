@@ -1,0 +1,48 @@
+"""What nodes say beside their results: on the node in the editor, under `text` in the prompt's history."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+
+@pytest.fixture
+def said(pack, tiny, conditioning, picture):
+    """The messages of a node that paints in the picture."""
+    image, mask = picture
+
+    def run(node, **changes):
+        positive, negative = conditioning
+        given = {"model": tiny.model, "positive": positive, "negative": negative, "seed": 0, "cfg": 1.0, "fills": 1}
+        given |= {"image": image, "mask": mask, "vae": tiny.vae, **changes}
+        with torch.inference_mode():
+            return "\n".join((node.execute(**given).ui or {}).get("text", []))
+
+    return run
+
+
+def test_a_run_tells_its_price(pack, said):
+    words = said(pack.inpaint.VIPaintInpaint, preset="fast")
+    assert words.startswith("1 fill in ") and words.endswith(" s, 16 passes through the model")
+
+
+def test_a_black_mask_is_told(pack, said, picture):
+    words = said(pack.inpaint.VIPaintInpaint, preset="fast", mask=0 * picture[1])
+    assert "⚠ the mask is black everywhere, so there is nothing to paint" in words
+    assert "strength 0" in said(pack.inpaint.VIPaintInpaint, preset="fast", strength=0.0)
+
+
+def test_a_restoration_that_explains_nothing_is_told(pack, said, picture):
+    """A tiny network with random weights explains no picture."""
+    small = picture[0][:, :32, :32]
+    given = {"image": small, "mask": None, "steps": 4, "attempts": 1, "noise": 0.0}
+    words = said(pack.restore.VIPaintRestore, degradation={"degradation": "gaussian blur", "sigma": 2.0}, **given)
+    assert "⚠" in words and "explain" in words
+
+
+def test_cuts_are_told_with_their_places(pack, picture):
+    image, mask = picture
+    told = pack.crop.VIPaintCrop.execute(image, mask, 32, 32, 2.0, 1.0).ui["text"]
+    assert len(told) == 1 and told[0].startswith("cut ") and "scaled to 32 x 32" in told[0]
+    told = pack.crop.VIPaintCrop.execute(image, 0 * mask, 32, 32, 2.0, 1.0).ui["text"]
+    assert told[0].startswith("⚠ the mask of picture 1 is black")
