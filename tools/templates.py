@@ -436,6 +436,68 @@ TEMPLATES = (
         ),
     ),
     Template(
+        "custom_sampler",
+        note(
+            "VIPaint in Sampler Custom",
+            [
+                PAINT,
+                "Set *amount* of *Repeat Latent Batch* to the number of fills.",
+                "Press *Run*. For another guider use *SamplerCustomAdvanced*; with *stop_at* below 1 give *rest* to a sampler "
+                "behind this one.",
+            ],
+            OWN_MODEL,
+        ),
+        {
+            **toy(),
+            **picture("portrait"),
+            # It covers the hole and sets the noise mask; grown by a latent cell, so that none is hidden in part.
+            "encode": Node(
+                "VAEEncodeForInpaint",
+                "VAE Encode (for Inpainting)",
+                {"pixels": ["picture", 0], "vae": ["checkpoint", 2], "mask": ["picture", 1], "grow_mask_by": 8},
+            ),
+            "repeat": Node("RepeatLatentBatch", "How many fills", {"samples": ["encode", 0], "amount": 4}),
+            "levels": Node(
+                "VIPaintSigmas",
+                "VIPaint Sigmas",
+                {
+                    "model": ["checkpoint", 0],
+                    "latent_image": ["repeat", 0],
+                    "preset": "balanced",
+                    "strength": 1.0,
+                    "stop_at": 1.0,
+                },
+            ),
+            "sampler": Node("VIPaintSampler", "VIPaint Sampler", {"preset": "balanced"}),
+            "paint": Node(
+                "SamplerCustom",
+                "Sampler Custom",
+                {
+                    "model": ["checkpoint", 0],
+                    "add_noise": True,
+                    "noise_seed": 0,
+                    "cfg": 1.0,
+                    "positive": ["conditioning", 0],
+                    "negative": ["conditioning", 0],
+                    "sampler": ["sampler", 0],
+                    "sigmas": ["levels", 0],
+                    "latent_image": ["repeat", 0],
+                },
+            ),
+            "decode": Node("VAEDecode", "VAE Decode", {"samples": ["paint", 0], "vae": ["checkpoint", 2]}),
+            **composite(),
+            **choose(["composite", 0], "VIPaint_custom", mask=["picture", 1]),
+        },
+        (
+            Column("1 · Picture and mask", ("picture", "encode")),
+            Column("Your model", ("checkpoint", "conditioning")),
+            Column("2 · Fills and levels", ("repeat", "levels", "sampler")),
+            Column("3 · Paint", ("paint", "decode", "composite")),
+            Column("Choose", ("choose",)),
+            Column("Result", ("save", "spread", "uncertainty")),
+        ),
+    ),
+    Template(
         "choose_and_refine",
         note(
             "Choose, refine, enlarge",

@@ -11,7 +11,8 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
-# The pack runs on these two and on versions between them, on the oldest without the families that it lacks; `requires-comfyui` and `run.py` name them too.
+# The pack runs on these two and on versions between them, on the oldest without the families that it lacks;
+# `requires-comfyui` and `run.py` name them too.
 OLDEST, NEWEST = "0.16.3", "0.30.0"
 
 # Every version from the oldest to the newest has these.

@@ -85,6 +85,8 @@ def quick(prompt: Prompt) -> Prompt:
             inputs.update(width=128, height=128)
         if entry["class_type"] == "VIPaintInpaint":
             inputs["fills"] = 2
+        if entry["class_type"] == "RepeatLatentBatch":
+            inputs["amount"] = 2
     return prompt
 
 
