@@ -12,12 +12,8 @@ import pytest
 from tools.in_process import ROOT
 from vipaint_core import PRESETS
 
-DOCUMENTS = sorted(
-    file
-    for pattern in ("*.md", "docs/*.md", "web/docs/*.md", "toy_prior/README.md")
-    for file in ROOT.glob(pattern)
-    if file.name != "CLAUDE.md"
-)
+PATTERNS = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/*.md", "web/docs/*.md", "toy_prior/README.md")
+DOCUMENTS = sorted(file for pattern in PATTERNS for file in ROOT.glob(pattern))
 NAMES = [file.relative_to(ROOT).as_posix() for file in DOCUMENTS]
 # Where a path in a document may start.
 BASES = ("", "vipaint_core", "nodes", "benchmarks", "toy_prior")
