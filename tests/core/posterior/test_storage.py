@@ -358,7 +358,9 @@ def test_a_forged_header_gives_a_posterior_that_paints_or_an_error(
     preset["sampler"] = {**preset["sampler"], "refiner": "closed_form"}
     change = data.draw(st.dictionaries(st.sampled_from(HEADER_FIELDS), json_values, max_size=2), "header")
     places = st.sampled_from([*PRESET_FIELDS, ("name", None), ("description", None), ("fit", None)])
-    for (part, name), value in data.draw(st.dictionaries(places, json_values, max_size=2), "preset").items():
+    forged = data.draw(st.dictionaries(places, json_values, max_size=2), "preset")
+    # Fields first: a part that is replaced as a whole may have none.
+    for (part, name), value in sorted(forged.items(), key=lambda change: change[0][1] is None):
         preset[part] = value if name is None else {**preset[part], name: value}
     found = outcome(forge(saved, {"preset": preset, **change}))
     if found is not None:
