@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from comfy_api.v0_0_2 import io
 
 from ..vipaint_core import PRESETS, Preset
+from ..vipaint_core.refiners import REFINERS
 from .host.denoiser import GRADIENT_MODES
 from .host.memory import AUTO
 from .observation import ORIGINAL, SURROUNDINGS
@@ -78,12 +79,8 @@ PRESET_WORDS = {
 
 def passes(preset: Preset) -> tuple[int, int]:
     """Passes through the network, forward and backward: of one fill, and of the fit of one picture before it."""
-    per_step = {"moment_matching": None, "pigdm": 1, "dps": 1}
     steps = preset.descent(preset.fit.keypoints[0])
-    backward = 0
-    for step in steps:
-        each = per_step.get(step.refiner, 0)
-        backward += step.solver_steps if each is None else each
+    backward = sum(REFINERS[step.refiner].backward_passes(step) for step in steps)
     return len(preset.fit.keypoints) - 1 + len(steps) + backward, 2 * preset.fit.calls * preset.fit.draws
 
 

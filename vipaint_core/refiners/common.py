@@ -90,15 +90,23 @@ class Refiner:
     needs_gradient: it differentiates the network.
     uses_crosstalk: it asks what observed cells owe to hidden content, see `LatentObservation.crosstalk_variance`.
     estimator: the estimate inside the step, where there is one: twisted SMC weighs by its log-likelihood.
+    solves: it differentiates once for each of `LevelStep.solver_steps`, others once a step.
     """
 
     refine: Refine
     needs_gradient: bool
     uses_crosstalk: bool = False
     estimator: Estimator | None = None
+    solves: bool = False
+
+    def backward_passes(self, step: LevelStep) -> int:
+        """Backward passes through the network that a step takes."""
+        return step.solver_steps if self.solves else int(self.needs_gradient)
 
     @classmethod
-    def of_estimator(cls, estimator: Estimator, needs_gradient: bool, uses_crosstalk: bool = False) -> Refiner:
+    def of_estimator(
+        cls, estimator: Estimator, needs_gradient: bool, uses_crosstalk: bool = False, solves: bool = False
+    ) -> Refiner:
         """The prior's step from the estimate given y."""
 
         def refine(
@@ -114,7 +122,7 @@ class Refiner:
             x0 = extrapolated(estimate.given_y, step, previous)
             return StepResult(prior_step(u, x0, step, noise), step.s, estimate.given_y, estimate.score)
 
-        return cls(refine, needs_gradient, uses_crosstalk, estimator)
+        return cls(refine, needs_gradient, uses_crosstalk, estimator, solves)
 
 
 def prior_step(u: torch.Tensor, x0: torch.Tensor, step: LevelStep, noise: Noise) -> torch.Tensor:

@@ -56,4 +56,4 @@ def moment_matching(
     return Estimate(mean, given_y, update.log_likelihood, score + update.score)
 
 
-REFINER = Refiner.of_estimator(moment_matching, needs_gradient=True, uses_crosstalk=True)
+REFINER = Refiner.of_estimator(moment_matching, needs_gradient=True, uses_crosstalk=True, solves=True)
