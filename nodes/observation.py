@@ -41,7 +41,6 @@ def observe(info: ModelInfo, given: PictureInputs, with_crosstalk: bool = False)
     with_crosstalk: also measure how the visible cells of an image depend on what is put into the hole.
     """
     preflight.check_source({name: value for name, value in given._asdict().items() if value is not None})
-    preflight.check_mask_is_painted(given.image, given.mask)
     others: list[torch.Tensor] = []
     if given.latent_image is not None:
         samples = validation.check_latent(info, given.latent_image)
@@ -62,15 +61,11 @@ def observe(info: ModelInfo, given: PictureInputs, with_crosstalk: bool = False)
             others = [encode(given.vae, other) for other in fill_from_elsewhere(picture, hole)]
     # Nodes run in inference mode, whose tensors autograd refuses: leave it and copy.
     with torch.inference_mode(False), torch.no_grad():
-
-        def in_model_scale(samples: torch.Tensor) -> torch.Tensor:
-            return info.to_model_scale(samples.detach().clone().float()).cpu().clone()
-
         weight = (1 - latent_hole(hole.detach().clone(), samples.shape[-2:])).cpu().clone()
-        latents = in_model_scale(samples)
+        latents = _in_model_scale(info, samples)
         if not others:
             return LatentObservation.masked(latents, weight)
-        moved = torch.stack([in_model_scale(other) for other in others]) - latents
+        moved = torch.stack([_in_model_scale(info, other) for other in others]) - latents
         kernel, variance = measure_crosstalk(moved, weight > 0)
         cut = measure_cut_cells(moved, latents, covered(hole.detach().clone()).cpu() > 0)
         return LatentObservation.masked(latents, weight, crosstalk=kernel, crosstalk_variance=variance, cut=cut)
@@ -83,6 +78,11 @@ def _encoded(info: ModelInfo, image: torch.Tensor, mask: torch.Tensor, vae: VAE)
     picture = fill_from_nearest(_padded(picture, vae), hole)
     samples = validation.check_latent(info, {"samples": encode(vae, picture)}, "vae")
     return Encoded(samples, hole, picture)
+
+
+def _in_model_scale(info: ModelInfo, samples: torch.Tensor) -> torch.Tensor:
+    """A copy of latents of the host's, on the CPU; outside of inference mode one that autograd takes."""
+    return info.to_model_scale(samples.detach().clone().float()).cpu().clone()
 
 
 def _padded(pictures: torch.Tensor, vae: VAE) -> torch.Tensor:
@@ -108,7 +108,7 @@ def content_of(info: ModelInfo, given: PictureInputs, observation: LatentObserva
         else:
             assert given.image is not None and given.vae is not None
             samples = encode(given.vae, _padded(validation.check_image("image", given.image), given.vae))
-        latents = info.to_model_scale(samples.detach().clone().float()).cpu().clone()
+        latents = _in_model_scale(info, samples)
     return latents.expand(len(observation.y), -1, -1, -1)
 
 
