@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import product
 
 import torch
 import torch.nn.functional as F
@@ -73,22 +72,106 @@ def _blocks(pictures: torch.Tensor) -> torch.Tensor:
 
 
 @lru_cache(maxsize=None)
-def _support(slot: str, device: torch.device) -> torch.Tensor:
-    """Blocks of a place's window that its solids and their shadows can change, alone, (h, w) bool."""
+def _templates(slot: str, behind: tuple[int, ...], device: torch.device) -> torch.Tensor:
+    """Windows of a place with every solid under every lamp, before what is behind it, (values, azimuths, 3, h, w)."""
+    own = torch.cartesian_prod(*(torch.arange(ATTRIBUTES[name]) for name in _OWN[slot])).reshape(-1, len(_OWN[slot]))
+    count = len(AZIMUTHS)
+    values = {name: torch.zeros(len(own) * count, dtype=torch.long, device=device) for name in ATTRIBUTES}
+    for name, value in zip(BEHIND, behind, strict=True):
+        values[name] += value
+    for name, column in zip(_OWN[slot], own.T, strict=True):
+        values[name] += column.repeat_interleave(count).to(device)
+    azimuth = AZIMUTHS.to(device).repeat(len(own))
+    rows = Attributes(azimuth, values, torch.zeros_like(values["time"]))
+    shown = [_blocks(scenes.render(rows[first : first + 256], slot=slot)) for first in range(0, len(rows), 256)]
+    return torch.cat(shown).unflatten(0, (len(own), count))
+
+
+@lru_cache(maxsize=None)
+def _behind_templates(device: torch.device) -> torch.Tensor:
+    """Pictures without solids, (27, 3, 64, 64)."""
+    own = torch.cartesian_prod(*(torch.arange(ATTRIBUTES[name], device=device) for name in BEHIND))
+    values = {name: torch.full((len(own),), -1, device=device) for name in ATTRIBUTES}
+    values |= dict(zip(BEHIND, own.T, strict=True))
+    rows = Attributes(torch.zeros(len(own), device=device), values, torch.zeros_like(values["time"]))
+    return _blocks(scenes.render(rows, grain=False))
+
+
+def _window(slot: str) -> tuple[slice, slice]:
     top, left, bottom, right = WINDOWS[slot]
-    own, others = (_reach(name, device) for name in (slot, None))
-    shared = torch.stack([_reach(name, device) for name in SLOTS if name != slot]).any(0)
-    del others
-    window = slice(top // BLOCK, bottom // BLOCK), slice(left // BLOCK, right // BLOCK)
-    return (own & ~shared)[window]
+    return slice(top // BLOCK, bottom // BLOCK), slice(left // BLOCK, right // BLOCK)
 
 
 @lru_cache(maxsize=None)
 def _reach(slot: str, device: torch.device) -> torch.Tensor:
     """Blocks of the picture that a place's solids and their shadows can change, (64, 64) bool."""
-    top, left, bottom, right = WINDOWS[slot]
-    shown = _templates(slot, (0, 0, 0), device, everywhere=True)
-    changed = (shown.flatten(0, 1).amax(0) - shown.flatten(0, 1).amin(0)).amax(0) > 0.01
+    shown = _templates(slot, (0, 0, 0), device).flatten(0, 1)
     whole = torch.zeros(SIZE // BLOCK, SIZE // BLOCK, dtype=torch.bool, device=device)
-    whole[top // BLOCK : bottom // BLOCK, left // BLOCK : right // BLOCK] = changed
+    whole[_window(slot)] = (shown.amax(0) - shown.amin(0)).amax(0) > 0.01
     return whole
+
+
+@lru_cache(maxsize=None)
+def _support(slot: str, device: torch.device) -> torch.Tensor:
+    """Those of them that no other place can change, (64, 64) bool."""
+    others = [_reach(other, device) for other in SLOTS if other != slot]
+    return _reach(slot, device) & ~torch.stack(others).any(0)
+
+
+def read(pictures: torch.Tensor) -> Reading:
+    """Recovers attributes of pictures by matching rendered templates, on their device.
+
+    pictures: (N, 3, 256, 256) in [0, 1].
+
+    Raises ValueError for another shape.
+    """
+    if pictures.ndim != 4 or tuple(pictures.shape[1:]) != (3, SIZE, SIZE):
+        raise ValueError(f"read: expected pictures of shape (N, 3, {SIZE}, {SIZE}), found {tuple(pictures.shape)}")
+    blocks, device, count = _blocks(pictures), pictures.device, len(pictures)
+    seen = ~torch.stack([_reach(slot, device) for slot in SLOTS]).any(0)
+    squares = _square_distances(blocks[:, :, seen], _behind_templates(device)[:, :, seen])
+    behind, error = squares.argmin(1), {"behind": squares.amin(1).sqrt()}
+    digits = torch.cartesian_prod(*(torch.arange(ATTRIBUTES[name], device=device) for name in BEHIND))[behind]
+    values = {name: digits[:, column] for column, name in enumerate(BEHIND)}
+    values |= {name: torch.zeros_like(behind) for slot in SLOTS for name in _OWN[slot]}
+    found = {name: torch.full((count,), torch.nan, device=device) for name in SLOTS}
+    error |= {slot: torch.zeros(count, device=device) for slot in SLOTS}
+    # Sums of squares of the best solid of every place by azimuth: places with more blocks count more.
+    by_azimuth = torch.zeros(count, len(AZIMUTHS), device=device)
+    for context in behind.unique().tolist():
+        rows = (behind == context).nonzero()[:, 0]
+        place = tuple(digits[rows[0]].tolist())
+        for slot in SLOTS:
+            pixels = _support(slot, device)
+            templates = _templates(slot, place, device)[..., pixels[_window(slot)]]
+            squares = _square_distances(blocks[rows][:, :, pixels], templates.flatten(0, 1))
+            squares = squares.unflatten(1, templates.shape[:2])
+            best = squares.amin(2).argmin(1)
+            profile = squares[torch.arange(len(rows), device=device), best]
+            error[slot][rows] = profile.amin(1).sqrt()
+            for name in reversed(_OWN[slot]):
+                values[name][rows] = best % ATTRIBUTES[name]
+                best = best // ATTRIBUTES[name]
+            azimuth = _lowest(profile)
+            stands = values[SHAPE_OF[slot]][rows] > 0 if slot == "front" else torch.ones_like(rows, dtype=torch.bool)
+            found[slot][rows] = torch.where(stands, azimuth, torch.nan)
+            by_azimuth[rows] += pixels.sum() * profile
+    attributes = Attributes(_lowest(by_azimuth), {name: values[name] for name in ATTRIBUTES}, torch.zeros_like(behind))
+    return Reading(attributes, found, error)
+
+
+def _square_distances(shown: torch.Tensor, templates: torch.Tensor) -> torch.Tensor:
+    """Mean squares of differences of (N, 3, pixels) and (M, 3, pixels), (N, M)."""
+    # In double precision: what is left of large squares is small.
+    shown, templates = shown.flatten(1).double(), templates.flatten(1).double()
+    squares = shown.square().sum(1)[:, None] + templates.square().sum(1) - 2 * shown @ templates.T
+    return (squares.clamp_min(0) / shown.shape[1]).float()
+
+
+def _lowest(profile: torch.Tensor) -> torch.Tensor:
+    """The azimuth at which a curve over `AZIMUTHS` is lowest, by the parabola through its lowest three, (N, A) -> (N,)."""
+    middle = profile.argmin(1, keepdim=True).clamp(1, len(AZIMUTHS) - 2)
+    before, at, after = (profile.gather(1, middle + step) for step in (-1, 0, 1))
+    bend = (before - 2 * at + after).clamp_min(1e-12)
+    shift = (0.5 * (before - after) / bend).clamp(-1, 1)
+    return (AZIMUTHS.to(profile.device)[middle] + STEP * shift)[:, 0]
