@@ -48,13 +48,13 @@ class LatentFormat(NamedTuple):
 
 def build(channels: int, seed: int) -> Coders:
     torch.manual_seed(seed)
-    coders = Coders(taesd.Encoder(channels), taesd.Decoder(channels))
-    for module in coders:
+    encoder, decoder = taesd.Encoder(channels), taesd.Decoder(channels)
+    for module in (encoder, decoder):
         for layer in module.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.Conv2d.reset_parameters(layer)
         module.to(DEVICE, memory_format=torch.channels_last)
-    return coders
+    return Coders(encoder, decoder)
 
 
 def train_autoencoder(

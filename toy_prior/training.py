@@ -109,7 +109,8 @@ def train(
         for optimiser, saved in zip(optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
         start = state["step"]
-    parameters, averaged = list(model.parameters()), list(average.parameters())
+    parameters: list[torch.Tensor] = list(model.parameters())
+    averaged: list[torch.Tensor] = list(average.parameters())
     losses: list[torch.Tensor] = []
     clock = time.time()
     for step in range(start, steps):
