@@ -115,8 +115,10 @@ def _draw(group: str, value: int) -> Image.Image:
 
 
 @lru_cache(maxsize=None)
-def layer(group: str) -> torch.Tensor:
-    """Premultiplied RGBA templates of one group, shape (values, 4, 128, 128), in [0, 1]."""
+def layer(group: str, device: torch.device | None = None) -> torch.Tensor:
+    """Premultiplied RGBA templates of one group, shape (values, 4, 128, 128), in [0, 1]; device: the CPU where None."""
+    if device is not None:
+        return layer(group).to(device)
     rows = []
     for value in range(GROUPS[group]):
         rgba = np.asarray(_draw(group, value), dtype=np.float32) / 255.0
@@ -140,9 +142,9 @@ def _background_pixels() -> torch.Tensor:
 
 def background(hue: torch.Tensor) -> torch.Tensor:
     """Background gradients for hues in cycles, (N,) -> (N, 3, 128, 128)."""
-    phase = 2 * math.pi * (hue[:, None] - torch.arange(3) / 3)
+    phase = 2 * math.pi * (hue[:, None] - torch.arange(3, device=hue.device) / 3)
     colour = 0.55 + 0.3 * torch.cos(phase)
-    shade = torch.linspace(1.1, 0.75, SIZE)
+    shade = torch.linspace(1.1, 0.75, SIZE, device=hue.device)
     return (colour[:, :, None, None] * shade[None, None, :, None]).expand(-1, -1, -1, SIZE).clamp(0, 1)
 
 
@@ -162,6 +164,9 @@ class Attributes:
 
     def __getitem__(self, index: slice | torch.Tensor) -> Attributes:
         return Attributes(self.hue[index], {name: value[index] for name, value in self.groups.items()})
+
+    def to(self, device: str | torch.device) -> Attributes:
+        return Attributes(self.hue.to(device), {name: value.to(device) for name, value in self.groups.items()})
 
     def discrete(self) -> dict[str, torch.Tensor]:
         """The seven discrete attributes by name, (N,) each (-1 where unread); eyes are the left eye's."""
@@ -185,10 +190,10 @@ def sample_attributes(count: int, generator: torch.Generator) -> Attributes:
 
 
 def render(attributes: Attributes) -> torch.Tensor:
-    """Portraits in [0, 1], shape (N, 3, 128, 128)."""
+    """Portraits in [0, 1], shape (N, 3, 128, 128), on the attributes' device."""
     picture = background(attributes.hue)
     for name in GROUPS:
-        top = layer(name)[attributes.groups[name]]
+        top = layer(name, picture.device)[attributes.groups[name]]
         picture = top[:, :3] + (1 - top[:, 3:]) * picture
     return picture
 
