@@ -14,12 +14,12 @@ from functools import lru_cache
 import torch
 import torch.nn.functional as F
 
-from toy_prior import scenes
-from toy_prior.scenes import ATTRIBUTES, SHAPE_OF, SIZE, SLOTS, WINDOWS, Attributes
+from toy_prior.scenes.attributes import ATTRIBUTES, Attributes
+from toy_prior.scenes.renderer import SHAPE_OF, SIZE, SLOTS, WINDOWS, render
 
 BLOCK = 4
 # Azimuths of the templates, degrees.
-STEP = 4.0
+STEP = 7.0
 AZIMUTHS = torch.arange(-56.0, 56.1, STEP)
 # What is behind all solids, and the attributes of what stands at a place.
 BEHIND = ("time", "wall", "ground")
@@ -83,7 +83,7 @@ def _templates(slot: str, behind: tuple[int, ...], device: torch.device) -> torc
         values[name] += column.repeat_interleave(count).to(device)
     azimuth = AZIMUTHS.to(device).repeat(len(own))
     rows = Attributes(azimuth, values, torch.zeros_like(values["time"]))
-    shown = [_blocks(scenes.render(rows[first : first + 256], slot=slot)) for first in range(0, len(rows), 256)]
+    shown = [_blocks(render(rows[first : first + 256], slot=slot)) for first in range(0, len(rows), 256)]
     return torch.cat(shown).unflatten(0, (len(own), count))
 
 
@@ -94,7 +94,7 @@ def _behind_templates(device: torch.device) -> torch.Tensor:
     values = {name: torch.full((len(own),), -1, device=device) for name in ATTRIBUTES}
     values |= dict(zip(BEHIND, own.T, strict=True))
     rows = Attributes(torch.zeros(len(own), device=device), values, torch.zeros_like(values["time"]))
-    return _blocks(scenes.render(rows, grain=False))
+    return _blocks(render(rows, grain=False))
 
 
 def _window(slot: str) -> tuple[slice, slice]:

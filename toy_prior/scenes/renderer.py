@@ -1,17 +1,4 @@
-"""Rendered 256 x 256 scenes with photographic statistics, whose conditional distributions are known exactly.
-
-A scene is a room: two solids, left and right, and a small one or none in front of them, on a ground before a wall, lit
-by one lamp. Solids are ray-cast through a pinhole once per shape; a picture then is shading (Lambert and Blinn-Phong),
-analytic cast shadows with a penumbra that widens away from the solid, procedural textures, band-limited mottling of the
-surfaces, vignetting and sensor noise whose variance grows with the signal.
-
-Attributes are dependent, along the edges of `PARENTS`: the wall depends on the time of day, the ground on the wall, the
-right solid's colour and material on those of the left. The lamp's azimuth is continuous, uniform on an interval that
-depends on the time of day. Each solid and its shadow stay in a part of the picture of their own.
-
-Everything is vectorised torch on the device of the attributes. Noise is a hash of a picture's number, pixel and channel:
-a picture is the same in every batch and on every device, up to rounding.
-"""
+"""The renderer of scenes: rays through a fixed pinhole, shading, shadows, textures and noise."""
 
 from __future__ import annotations
 
@@ -22,47 +9,9 @@ from functools import lru_cache
 import torch
 import torch.nn.functional as F
 
+from toy_prior.scenes.attributes import FRONTS, MATERIALS, SHAPES, Attributes
+
 SIZE = 256
-
-TIMES = ("noon", "dusk", "night")
-WALLS = ("plaster", "stripes", "bricks")
-GROUNDS = ("tiles", "planks", "carpet")
-SHAPES = ("sphere", "box", "cylinder")
-COLOURS = ("red", "green", "blue", "yellow")
-MATERIALS = ("matte", "glossy", "banded")
-FRONTS = ("none", "ball", "cube")
-
-# Number of values of every discrete attribute.
-ATTRIBUTES = {
-    "time": len(TIMES),
-    "wall": len(WALLS),
-    "ground": len(GROUNDS),
-    "left_shape": len(SHAPES),
-    "left_colour": len(COLOURS),
-    "left_material": len(MATERIALS),
-    "right_shape": len(SHAPES),
-    "right_colour": len(COLOURS),
-    "right_material": len(MATERIALS),
-    "front": len(FRONTS),
-}
-# What an attribute depends on; the others are independent.
-PARENTS = {"wall": "time", "ground": "wall", "right_colour": "left_colour", "right_material": "left_material"}
-# Probabilities of an attribute's values, by those of its parent in rows.
-TABLES: dict[str, tuple[tuple[float, ...], ...]] = {
-    "time": ((0.4, 0.35, 0.25),),
-    "wall": ((0.6, 0.2, 0.2), (0.2, 0.6, 0.2), (0.2, 0.2, 0.6)),
-    "ground": ((0.7, 0.15, 0.15), (0.15, 0.7, 0.15), (0.15, 0.15, 0.7)),
-    "left_shape": ((1 / 3, 1 / 3, 1 / 3),),
-    "left_colour": ((0.25, 0.25, 0.25, 0.25),),
-    "left_material": ((0.4, 0.3, 0.3),),
-    "right_shape": ((1 / 3, 1 / 3, 1 / 3),),
-    # Red goes with green, green with blue, blue with yellow, yellow with red.
-    "right_colour": ((0.1, 0.7, 0.1, 0.1), (0.1, 0.1, 0.7, 0.1), (0.1, 0.1, 0.1, 0.7), (0.7, 0.1, 0.1, 0.1)),
-    "right_material": ((0.8, 0.1, 0.1), (0.1, 0.8, 0.1), (0.1, 0.1, 0.8)),
-    "front": ((0.4, 0.3, 0.3),),
-}
-# The lamp's azimuth in degrees, positive from the right, is uniform between these, by time of day.
-AZIMUTHS = ((-30.0, 30.0), (4.0, 52.0), (-52.0, 52.0))
 ELEVATION = 46.0
 
 # Linear colours of lamp and surroundings by time of day, and how bright the lamp falls on the wall.
@@ -70,8 +19,16 @@ _LAMP = ((1.05, 0.98, 0.86), (1.0, 0.52, 0.26), (0.3, 0.42, 0.85))
 _AMBIENT = ((0.22, 0.24, 0.28), (0.18, 0.13, 0.19), (0.05, 0.07, 0.12))
 _ALBEDO = ((0.62, 0.07, 0.06), (0.08, 0.42, 0.11), (0.07, 0.15, 0.6), (0.75, 0.5, 0.05))
 _FRONT_ALBEDO = ((0.0, 0.0, 0.0), (0.7, 0.7, 0.68), (0.08, 0.08, 0.09))
-_WALL_COLOURS = (((0.62, 0.58, 0.5), (0.5, 0.46, 0.4)), ((0.5, 0.56, 0.52), (0.28, 0.38, 0.4)), ((0.5, 0.27, 0.2), (0.6, 0.56, 0.5)))
-_GROUND_COLOURS = (((0.6, 0.58, 0.54), (0.16, 0.17, 0.19)), ((0.46, 0.28, 0.15), (0.2, 0.11, 0.06)), ((0.3, 0.17, 0.3), (0.24, 0.12, 0.25)))
+_WALL_COLOURS = (
+    ((0.62, 0.58, 0.5), (0.5, 0.46, 0.4)),
+    ((0.5, 0.56, 0.52), (0.28, 0.38, 0.4)),
+    ((0.5, 0.27, 0.2), (0.6, 0.56, 0.5)),
+)
+_GROUND_COLOURS = (
+    ((0.6, 0.58, 0.54), (0.16, 0.17, 0.19)),
+    ((0.46, 0.28, 0.15), (0.2, 0.11, 0.06)),
+    ((0.3, 0.17, 0.3), (0.24, 0.12, 0.25)),
+)
 # Strength of the mottling on wall and ground.
 _WALL_MOTTLE, _GROUND_MOTTLE = (0.11, 0.05, 0.1), (0.04, 0.09, 0.15)
 
@@ -80,7 +37,13 @@ _WALL_DEPTH = 1.6
 # Centre on the ground (x, z), radius and height; a box's radius is half its side.
 SLOTS = ("left", "right", "front")
 _PLACES = {"left": (-1.1, 0.0), "right": (1.1, 0.0), "front": (0.0, -1.0)}
-_SOLIDS = {"sphere": (0.43, 0.86), "box": (0.34, 0.74), "cylinder": (0.36, 0.84), "ball": (0.21, 0.42), "cube": (0.18, 0.36)}
+_SOLIDS = {
+    "sphere": (0.43, 0.86),
+    "box": (0.34, 0.74),
+    "cylinder": (0.36, 0.84),
+    "ball": (0.21, 0.42),
+    "cube": (0.18, 0.36),
+}
 _KINDS = {"sphere": "sphere", "ball": "sphere", "box": "box", "cube": "box", "cylinder": "cylinder"}
 _TURN = math.radians(28.0)
 # Which attribute says what is at a place, and its values.
@@ -89,91 +52,6 @@ _SHAPES_OF = {"left": SHAPES, "right": SHAPES, "front": FRONTS}
 # The part of the picture in which a solid and its shadow are: top, left, bottom, right.
 WINDOWS = {"left": (96, 0, 176, 128), "right": (96, 128, 176, 256), "front": (160, 84, 216, 172)}
 _SAMPLES = 3
-MASKS = ("right", "left", "top", "bottom", "centre", "blocks", "border", "strip")
-
-
-@dataclass(frozen=True)
-class Attributes:
-    """Attributes of N scenes.
-
-    azimuth: (N,), of the lamp, degrees.
-    values: by name of `ATTRIBUTES`, (N,) indices.
-    number: (N,), of which the noise of textures and sensor is made.
-    """
-
-    azimuth: torch.Tensor
-    values: dict[str, torch.Tensor]
-    number: torch.Tensor
-
-    def __len__(self) -> int:
-        return len(self.azimuth)
-
-    def __getitem__(self, index: slice | torch.Tensor) -> Attributes:
-        values = {name: value[index] for name, value in self.values.items()}
-        return Attributes(self.azimuth[index], values, self.number[index])
-
-    def to(self, device: torch.device | str) -> Attributes:
-        values = {name: value.to(device) for name, value in self.values.items()}
-        return Attributes(self.azimuth.to(device), values, self.number.to(device))
-
-
-def sample_attributes(count: int, generator: torch.Generator) -> Attributes:
-    """Draws attributes from their joint distribution, on the generator's device."""
-    device = generator.device
-    values: dict[str, torch.Tensor] = {}
-    for name, size in ATTRIBUTES.items():
-        table = torch.tensor(TABLES[name], device=device)
-        row = values[PARENTS[name]] if name in PARENTS else torch.zeros(count, dtype=torch.long, device=device)
-        draws = torch.rand(count, 1, generator=generator, device=device)
-        values[name] = (draws > table.cumsum(1)[row]).sum(1).clamp(max=size - 1)
-    low, high = torch.tensor(AZIMUTHS, device=device)[values["time"]].T
-    azimuth = low + (high - low) * torch.rand(count, generator=generator, device=device)
-    number = torch.randint(2**40, (count,), generator=generator, device=device)
-    return Attributes(azimuth, values, number)
-
-
-def chains() -> list[list[str]]:
-    """Attributes in groups that are independent of each other, parents first."""
-    found: dict[str, list[str]] = {}
-    for name in ATTRIBUTES:
-        root = name
-        while root in PARENTS:
-            root = PARENTS[root]
-        found.setdefault(root, []).append(name)
-    return list(found.values())
-
-
-def joint(chain: list[str]) -> torch.Tensor:
-    """The joint distribution of a chain's attributes, one dimension each."""
-    whole = torch.ones([ATTRIBUTES[name] for name in chain], dtype=torch.float64)
-    for name in chain:
-        shape = [ATTRIBUTES[other] if other in (name, PARENTS.get(name)) else 1 for other in chain]
-        # A parent stands before its child, as the rows of a table before its columns.
-        whole = whole * torch.tensor(TABLES[name], dtype=torch.float64).reshape(shape)
-    return whole
-
-
-def posterior(names: list[str], values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Exact distributions of hidden attributes given the visible ones.
-
-    names: of the hidden attributes.
-    values: by name, (N,); those of hidden attributes are not looked at.
-
-    Returns (N, size) by name, float64.
-    """
-    found = {}
-    count = len(next(iter(values.values())))
-    for chain in chains():
-        for name in set(chain) & set(names):
-            seen = [other for other in chain if other not in names]
-            order = [chain.index(other) for other in (*seen, name)]
-            rest = [axis for axis in range(len(chain)) if axis not in order]
-            table = joint(chain).sum(rest) if rest else joint(chain)
-            kept = sorted(order)
-            table = table.permute([kept.index(axis) for axis in order])
-            rows = table[tuple(values[other].cpu() for other in seen)] if seen else table.expand(count, -1)
-            found[name] = rows / rows.sum(-1, keepdim=True)
-    return {name: found[name] for name in ATTRIBUTES if name in found}
 
 
 # Geometry: rays through pixels, cast once. Tensors are (..., H, W), points and normals have x, y, z in front.
@@ -214,7 +92,9 @@ def _rays(samples: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def _mean(x: torch.Tensor) -> torch.Tensor:
     """Means over the samples of every pixel, (..., H s, W s) -> (..., H, W), in single precision."""
-    return F.avg_pool2d(x.reshape(-1, *x.shape[-2:])[:, None], _SAMPLES)[:, 0].reshape(*x.shape[:-2], SIZE, SIZE).float()
+    return (
+        F.avg_pool2d(x.reshape(-1, *x.shape[-2:])[:, None], _SAMPLES)[:, 0].reshape(*x.shape[:-2], SIZE, SIZE).float()
+    )
 
 
 def _fraction_hash(*cells: torch.Tensor) -> torch.Tensor:
@@ -272,7 +152,10 @@ def _solid(slot: str, shape: str, device: torch.device) -> _Solid:
     elif _KINDS[shape] == "box":
         ox, oz = _turned(origin[0], origin[2])
         dx, dz = _turned(rays[0], rays[2])
-        start, step = torch.stack([ox.expand_as(dx), origin[1].expand_as(dx), oz.expand_as(dx)]), torch.stack([dx, rays[1], dz])
+        start, step = (
+            torch.stack([ox.expand_as(dx), origin[1].expand_as(dx), oz.expand_as(dx)]),
+            torch.stack([dx, rays[1], dz]),
+        )
         half = torch.tensor([radius, height / 2, radius], dtype=torch.float64)[:, None, None]
         enter, axis = ((-step.sign() * half - start) / step).max(0)
         leave = ((step.sign() * half - start) / step).amin(0)
