@@ -103,7 +103,7 @@ def _window(slot: str) -> tuple[slice, slice]:
 
 
 @lru_cache(maxsize=None)
-def _reach(slot: str, device: torch.device) -> torch.Tensor:
+def reach(slot: str, device: torch.device) -> torch.Tensor:
     """Blocks of the picture that a place's solids and their shadows can change, (64, 64) bool."""
     shown = _templates(slot, (0, 0, 0), device).flatten(0, 1)
     whole = torch.zeros(SIZE // BLOCK, SIZE // BLOCK, dtype=torch.bool, device=device)
@@ -114,8 +114,8 @@ def _reach(slot: str, device: torch.device) -> torch.Tensor:
 @lru_cache(maxsize=None)
 def _support(slot: str, device: torch.device) -> torch.Tensor:
     """Those of them that no other place can change, (64, 64) bool."""
-    others = [_reach(other, device) for other in SLOTS if other != slot]
-    return _reach(slot, device) & ~torch.stack(others).any(0)
+    others = [reach(other, device) for other in SLOTS if other != slot]
+    return reach(slot, device) & ~torch.stack(others).any(0)
 
 
 def read(pictures: torch.Tensor) -> Reading:
@@ -128,7 +128,7 @@ def read(pictures: torch.Tensor) -> Reading:
     if pictures.ndim != 4 or tuple(pictures.shape[1:]) != (3, SIZE, SIZE):
         raise ValueError(f"read: expected pictures of shape (N, 3, {SIZE}, {SIZE}), found {tuple(pictures.shape)}")
     blocks, device, count = _blocks(pictures), pictures.device, len(pictures)
-    seen = ~torch.stack([_reach(slot, device) for slot in SLOTS]).any(0)
+    seen = ~torch.stack([reach(slot, device) for slot in SLOTS]).any(0)
     squares = _square_distances(blocks[:, :, seen], _behind_templates(device)[:, :, seen])
     behind, error = squares.argmin(1), {"behind": squares.amin(1).sqrt()}
     digits = torch.cartesian_prod(*(torch.arange(ATTRIBUTES[name], device=device) for name in BEHIND))[behind]
