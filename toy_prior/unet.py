@@ -31,7 +31,7 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock, UNetModel  
 from comfy.model_sampling import ModelSamplingDiscrete  # noqa: E402
 
 from toy_prior import UNET, UNET_INPAINTING, UNET_VAE, pictures, prompts  # noqa: E402
-from toy_prior.autoencoder import CELL, Coders, LatentFormat, Latents, encoded, train_autoencoder, vae_tensors  # noqa: E402
+from toy_prior.autoencoder import CELL, CYCLES, Coders, LatentFormat, Latents, encoded, train_autoencoder, vae_tensors  # noqa: E402
 from toy_prior.random_holes import cells, random_holes  # noqa: E402
 from toy_prior.train import cell_weights, training_crops  # noqa: E402
 from toy_prior.training import (  # noqa: E402
@@ -48,7 +48,7 @@ from toy_prior.training import (  # noqa: E402
 
 SEED = 1522
 CHANNELS, SIDE = 4, pictures.SIZE // CELL
-AE_BATCH = 64
+AE_STEPS, AE_BATCH = sum(CYCLES), 64
 PICTURES, ENCODED_TOGETHER = 32_768, 256
 STEPS, BATCH, RATE, EMA = 2400, 256, 5e-4, 0.998
 # The host tells SD1.5 by the width of its first layer and of its prompts; one level is what 30 MB hold.
@@ -214,16 +214,23 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--work", type=Path, default=in_process.ROOT / ".cache" / "toy_prior" / "unet")
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--batch", type=int, default=BATCH)
+    parser.add_argument("--pictures", type=int, default=PICTURES, help="of which there are latents")
+    parser.add_argument("--autoencoder-steps", type=int, default=AE_STEPS)
     parser.add_argument("--out", type=Path, help="default: where the benchmarks look for it")
     parser.add_argument("--vae", type=Path, default=UNET_VAE)
     options = parser.parse_args(arguments)
     logging.basicConfig(force=True, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     work: Path = options.work
     work.mkdir(parents=True, exist_ok=True)
+    first = options.autoencoder_steps * CYCLES[0] // sum(CYCLES)
     coders = train_autoencoder(
-        lambda numbers: training_crops(numbers, AE_BATCH), work / "autoencoder.pt", channels=CHANNELS, seed=SEED
+        lambda numbers: training_crops(numbers, AE_BATCH),
+        work / "autoencoder.pt",
+        channels=CHANNELS,
+        seed=SEED,
+        cycles=(first, options.autoencoder_steps - first),
     )
-    data = encoded(coders.encoder, batches(PICTURES), work / "latents.pt")
+    data = encoded(coders.encoder, batches(options.pictures), work / "latents.pt")
     name, title, out = "unet", "VIPaint portraits, UNet", UNET
     if options.inpainting:
         name, title, out = "unet_inpainting", "VIPaint portraits, inpainting UNet", UNET_INPAINTING
