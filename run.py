@@ -454,6 +454,7 @@ def benchmark(host: Host, arguments: Sequence[str]) -> int:
 
 BENCHMARKS = (
     "toy",
+    "worlds",
     "sizes",
     "gmm",
     "restoration",

@@ -64,7 +64,10 @@ def runs(model: Any, conditioning: Any, cfg: float, size: int) -> dict[str, Call
         KSAMPLER: partial(ksampler, STEPS),
         "fast": partial(ours, "fast", "auto"),
         **{f"balanced, {mode}": partial(ours, "balanced", mode) for mode in GRADIENT_MODES},
-        **{name: partial(sampler, model, conditioning, **given) for name, sampler in EXTERNAL.items()},
+        **{
+            name: partial(sampler, model=model, positive=conditioning, negative=conditioning, **given)
+            for name, sampler in EXTERNAL.items()
+        },
     }
 
 

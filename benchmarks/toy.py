@@ -118,7 +118,7 @@ def judge(
         "tv": float(torch.stack(distances).mean()) if distances else None,
         "floor": sum(tv_floor(pictures.ATTRIBUTES[n], fills) for n in hidden) / len(hidden) if hidden else None,
         "modes": modes if hidden else None,
-        "psnr": -10 * math.log10(float(error)),
+        "psnr": -10 * math.log10(float(error)) if error > 0 else math.inf,
         "seam": seam(painted, truths, hole),
     }
 

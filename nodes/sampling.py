@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
@@ -45,8 +46,8 @@ log = logging.getLogger(__name__)
 
 T_co = TypeVar("T_co", covariant=True)
 O = TypeVar("O", bound=Observation)  # noqa: E741  (short in signatures)
-# Rows that are drawn together, where memory allows.
-BATCH = 8
+# Rows that are drawn together, where memory allows; benchmarks on large GPUs ask for more.
+ROWS = ContextVar("vipaint_rows", default=8)
 
 
 @dataclass
@@ -137,7 +138,7 @@ class Draws(Generic[O]):
     method: DrawMethod[O]
     fills: int
     first: int = 0
-    batch: int = BATCH
+    batch: int = field(default_factory=ROWS.get)
     decoder: HostDecoder | None = None
 
     @property

@@ -182,6 +182,18 @@ class Attributes:
         }
 
 
+def compose(discrete: dict[str, torch.Tensor], hue: torch.Tensor) -> Attributes:
+    """Attributes of the seven discrete ones, as `Attributes.discrete` has them."""
+    groups = {
+        "skin": discrete["skin"],
+        "hair": discrete["hair_style"] * len(HAIR_COLOURS) + discrete["hair_colour"],
+        "eye_left": discrete["eye_shape"] * len(EYE_COLOURS) + discrete["eye_colour"],
+        "mouth": discrete["mouth"],
+        "accessory": discrete["accessory"],
+    }
+    return Attributes(hue, {name: groups[name.replace("right", "left")] for name in GROUPS})
+
+
 def sample_attributes(count: int, generator: torch.Generator) -> Attributes:
     """Draws independent uniform attributes; the right eye copies the left."""
     groups = {name: torch.randint(size, (count,), generator=generator) for name, size in GROUPS.items()}

@@ -47,20 +47,20 @@ DEPTH, TOKENS, CONTEXT, POOLED, SHIFT = 4, 24, 64, 64, 3.0
 LATENT_FORMAT = LatentFormat(scale=1.5305, shift=0.0609)  # SD3's
 
 
-def training_crops(numbers: torch.Generator) -> torch.Tensor:
-    """Crops in [0, 1] of pictures of which a quarter carry a rectangle of another, shifted one.
+def training_crops(numbers: torch.Generator, count: int = AE_BATCH) -> torch.Tensor:
+    """So many crops in [0, 1] of pictures of which a quarter carry a rectangle of another, shifted one.
 
     Inpainting encodes pictures with filled holes: the autoencoder must not know portraits only.
     """
-    batch = pictures.render(pictures.sample_attributes(AE_BATCH, numbers).to(DEVICE))
-    for row in range(0, AE_BATCH, 4):
+    batch = pictures.render(pictures.sample_attributes(count, numbers).to(DEVICE))
+    for row in range(0, count, 4):
         top, left, shift_y, shift_x = torch.randint(0, pictures.SIZE, (4,), generator=numbers).tolist()
         height, width = torch.randint(16, 96, (2,), generator=numbers).tolist()
         other = batch[row + 1].roll((shift_y, shift_x), (1, 2))
         batch[row, :, top : top + height, left : left + width] = other[:, top : top + height, left : left + width]
     # Offsets beyond the picture are clamped, or a border would almost never be seen.
     ends = pictures.SIZE - AE_CROP
-    offsets = torch.randint(-16, ends + 17, (AE_BATCH, 2), generator=numbers).clamp(0, ends).tolist()
+    offsets = torch.randint(-16, ends + 17, (count, 2), generator=numbers).clamp(0, ends).tolist()
     return torch.stack([row[:, y : y + AE_CROP, x : x + AE_CROP] for row, (y, x) in zip(batch, offsets, strict=True)])
 
 

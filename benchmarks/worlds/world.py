@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -38,6 +39,8 @@ class Wording:
         return f"{self.names}, cfg {self.cfg:g}" if self.names != EMPTY else self.names
 
 
+# The method that draws from `World.exact`.
+EXACT = "exact sampler"
 EMPTY, TRUTH, CONTRADICTION = "empty", "truth", "contradiction"
 NO_PROMPT = Wording(EMPTY, 1.0)
 WORDINGS = (NO_PROMPT, *(Wording(names, cfg) for names in (TRUTH, CONTRADICTION) for cfg in (1.0, 4.0, 7.5)))
@@ -84,7 +87,7 @@ class World(Protocol[T]):
     tuned: what was chosen on it, a sentence for the reader of the tables.
     files: what `load` reads. maker: the command that makes them where they are missing.
     latent_shape: (C, H, W) of the model's latents.
-    holes, wordings, methods: what the benchmark paints without being told, of what is possible.
+    holes, wordings, methods: what the benchmark paints without being told. every_hole: what it can be told.
     picture_bound: whether prompts hold something of the picture even where they are empty: an inpainting model's.
     held_out: how many held-out pictures there are.
     """
@@ -100,11 +103,13 @@ class World(Protocol[T]):
     @property
     def latent_shape(self) -> tuple[int, int, int]: ...
     @property
-    def holes(self) -> tuple[str, ...]: ...
+    def holes(self) -> Sequence[str]: ...
     @property
-    def wordings(self) -> tuple[Wording, ...]: ...
+    def every_hole(self) -> Sequence[str]: ...
     @property
-    def methods(self) -> tuple[str, ...]: ...
+    def wordings(self) -> Sequence[Wording]: ...
+    @property
+    def methods(self) -> Sequence[str]: ...
     @property
     def picture_bound(self) -> bool: ...
     @property
