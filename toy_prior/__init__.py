@@ -10,3 +10,6 @@ UNET = Path(__file__).parent / "vipaint_unet.safetensors"
 UNET_VAE = Path(__file__).parent / "vipaint_unet_vae.safetensors"
 # Its nine-channel form, by `--inpainting`, not a part of the repository.
 UNET_INPAINTING = DISTILLED.parent / "vipaint_unet_inpainting.safetensors"
+# Made by `python -m toy_prior.train_scenes` and `python -m toy_prior.train_pixels`.
+SCENES = Path(__file__).parent / "vipaint_scenes.safetensors"
+PIXELS = Path(__file__).parent / "vipaint_pixels.safetensors"

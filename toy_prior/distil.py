@@ -23,9 +23,10 @@ from torch import nn
 
 from tools.in_process import ROOT
 from toy_prior import CHECKPOINT, DISTILLED
-from toy_prior.train import CONTEXT, POOLED, SHIFT, build_prior, cell_weights
+from toy_prior.train import SHIFT, build_prior, cell_weights
 from toy_prior.training import DEVICE, adamw, ema_share, generator, log, schedule
 from toy_prior.training import train as run_training
+from toy_prior.transformer import CONTEXT, POOLED
 
 SEED = 3 * 10**6
 PATHS, PATH_BATCH, PATH_STEPS = 2048, 32, 24

@@ -10,7 +10,7 @@ import torch
 from einops import rearrange
 
 from tools import in_process
-from toy_prior import CHECKPOINT, DISTILLED, UNET, UNET_INPAINTING, UNET_VAE
+from toy_prior import CHECKPOINT, DISTILLED, PIXELS, SCENES, UNET, UNET_INPAINTING, UNET_VAE
 
 in_process.activate()
 
@@ -26,6 +26,8 @@ MAKERS = {
     UNET: "toy_prior.unet",
     UNET_VAE: "toy_prior.unet",
     UNET_INPAINTING: "toy_prior.unet --inpainting",
+    SCENES: "toy_prior.train_scenes",
+    PIXELS: "toy_prior.train_pixels",
 }
 
 

@@ -170,8 +170,19 @@ def cell_weights(parts: torch.Tensor, cell: int) -> torch.Tensor:
     return (shares / shares.mean()).clamp_min(0.25)
 
 
-def export(coders: Coders, data: Latents, prior: nn.Module, title: str, description: str, out: Path) -> None:
-    """Writes one half-precision checkpoint in the layout that the host's stock loader detects as SD3."""
+def export(
+    coders: Coders,
+    data: Latents,
+    prior: nn.Module,
+    title: str,
+    description: str,
+    out: Path,
+    facts: dict[str, str] | None = None,
+) -> None:
+    """Writes one half-precision checkpoint in the layout that the host's stock loader detects as SD3.
+
+    facts: more of its metadata.
+    """
     tensors = vae_tensors(coders, data, LATENT_FORMAT, "first_stage_model.")
     tensors |= {f"model.diffusion_model.{name}": half(value) for name, value in prior.state_dict().items()}
     metadata = {
@@ -179,5 +190,6 @@ def export(coders: Coders, data: Latents, prior: nn.Module, title: str, descript
         "modelspec.title": title,
         "modelspec.license": "CC0-1.0",
         "modelspec.description": description,
+        **(facts or {}),
     }
     write_checkpoint(tensors, metadata, out)

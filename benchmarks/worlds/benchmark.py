@@ -59,6 +59,7 @@ class Row:
     tv: float | None
     floor: float | None
     crps: float | None
+    wasserstein: float | None
     followed: float | None
     energy: float
     forward: float
@@ -220,7 +221,10 @@ COLUMNS: tuple[Column[Row], ...] = (
         "total variation of hidden attributes from their exact posterior, beyond what an exact sampler has at this "
         "number of fills",
     ),
-    Column("CRPS", lambda r: r.crps, "{:.3f}", "continuous ranked probability score of hidden continuous attributes"),
+    Column(
+        "CRPS", lambda r: r.crps, "{:.1f}", "continuous ranked probability score of a hidden light's azimuth, degrees"
+    ),
+    Column("W1", lambda r: r.wasserstein, "{:.1f}", "its Wasserstein distance from the exact posterior, degrees"),
     Column(
         "followed", lambda r: None if r.followed is None else 100 * r.followed, "{:.0f} %", "hidden attributes as named"
     ),

@@ -117,7 +117,7 @@ class Portraits:
         values = {name: repeat(value, "n -> (n fills)", fills=fills) for name, value in truths.discrete().items()}
         for name in pictures.hidden_attributes(hole):
             values[name] = torch.randint(pictures.ATTRIBUTES[name], values[name].shape, generator=generator)
-        return pictures.render(pictures.compose(values, repeat(truths.hue, "n -> (n fills)", fills=fills)))
+        return self.render(pictures.compose(values, repeat(truths.hue, "n -> (n fills)", fills=fills)))
 
     def judge(
         self,

@@ -57,6 +57,7 @@ class Judgement:
         where a prompt changes the posterior.
     crps: continuous ranked probability score of hidden continuous attributes, None without any. Exact samplers have one,
         too: see `World.exact`.
+    wasserstein: distance (of order 1) of hidden continuous attributes from their exact posterior, None without any.
     followed: share of hidden attributes that are as the prompt says, None where it says nothing of them.
     """
 
@@ -66,6 +67,7 @@ class Judgement:
     tv: float | None = None
     floor: float | None = None
     crps: float | None = None
+    wasserstein: float | None = None
     followed: float | None = None
 
 

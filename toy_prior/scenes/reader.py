@@ -8,6 +8,7 @@ sensor's noise hardly reaches.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -29,9 +30,11 @@ _OWN = {
     "front": ("front",),
 }
 PARTS = ("behind", *SLOTS)
-# The largest distance of a part of a picture from the best template, root mean square, at which it counts as matched:
-# above that of 99.5 % of held-out pictures, rendered or after the autoencoder.
-TOLERANCE = {"behind": 0.05, "left": 0.05, "right": 0.05, "front": 0.05}
+# The largest distance of a part of a rendered picture from the best template, root mean square, at which it counts as
+# matched. An autoencoder has its own, see `measured_tolerance`.
+TOLERANCE = {"behind": 0.04, "left": 0.035, "right": 0.035, "front": 0.04}
+# Of the metadata of a checkpoint, where it keeps its own.
+TOLERANCE_KEY = "scenes.tolerance"
 # A difference between the azimuths of two solids, in degrees, beyond which they are lit by different lamps.
 AZIMUTH_TOLERANCE = 10.0
 
@@ -43,16 +46,18 @@ class Reading:
     attributes: with the azimuth that fits all solids best.
     azimuths: by place, (N,), the azimuth that fits its solid best; NaN where nothing stands.
     error: by part of `PARTS`, (N,), root mean square distance to the best template.
+    tolerance: the largest distances that count as matched.
     """
 
     attributes: Attributes
     azimuths: dict[str, torch.Tensor]
     error: dict[str, torch.Tensor]
+    tolerance: Mapping[str, float]
 
     @property
     def matched(self) -> torch.Tensor:
         """Pictures of which every part matches a template, (N,) bool."""
-        return torch.stack([self.error[part] <= TOLERANCE[part] for part in PARTS]).all(0)
+        return torch.stack([self.error[part] <= self.tolerance[part] for part in PARTS]).all(0)
 
     @property
     def lamps_agree(self) -> torch.Tensor:
@@ -118,10 +123,11 @@ def _support(slot: str, device: torch.device) -> torch.Tensor:
     return reach(slot, device) & ~torch.stack(others).any(0)
 
 
-def read(pictures: torch.Tensor) -> Reading:
+def read(pictures: torch.Tensor, tolerance: Mapping[str, float] = TOLERANCE) -> Reading:
     """Recovers attributes of pictures by matching rendered templates, on their device.
 
     pictures: (N, 3, 256, 256) in [0, 1].
+    tolerance: by part of `PARTS`, the largest distance that counts as matched.
 
     Raises ValueError for another shape.
     """
@@ -157,7 +163,15 @@ def read(pictures: torch.Tensor) -> Reading:
             found[slot][rows] = torch.where(stands, azimuth, torch.nan)
             by_azimuth[rows] += pixels.sum() * profile
     attributes = Attributes(_lowest(by_azimuth), {name: values[name] for name in ATTRIBUTES}, torch.zeros_like(behind))
-    return Reading(attributes, found, error)
+    return Reading(attributes, found, error, tolerance)
+
+
+def measured_tolerance(pictures: torch.Tensor) -> dict[str, float]:
+    """Distances that 99.5 % of pictures of the world keep to, and a tenth more, by part.
+
+    pictures: held-out ones, after the autoencoder of which fills will be read.
+    """
+    return {part: 1.1 * float(error.quantile(0.995)) for part, error in read(pictures).error.items()}
 
 
 def _square_distances(shown: torch.Tensor, templates: torch.Tensor) -> torch.Tensor:
