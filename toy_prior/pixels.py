@@ -31,7 +31,7 @@ SIGMA_DATA, SIGMA_MIN, SIGMA_MAX = 0.5, 0.002, 80.0
 NETWORK, VAE = "model.diffusion_model.", "first_stage_model."
 
 
-class PixelPortraits(supported_models_base.BASE):  # type: ignore[misc]
+class PixelPortraits(supported_models_base.BASE):
     """What the host must know of the model."""
 
     unet_config: ClassVar[dict[str, Any]] = {}

@@ -18,7 +18,7 @@ from benchmarks.worlds.distributions import crps, total_variation, tv_floor, was
 from benchmarks.worlds.world import EXACT, NO_PROMPT, Judgement, Prior, Prompts, Wording
 from toy_prior import SCENES, scenes
 from toy_prior import model as toy
-from toy_prior.scenes import holes
+from toy_prior.scenes import holes as masks
 from toy_prior.scenes.attributes import ATTRIBUTES, AZIMUTHS, Attributes, posterior
 from toy_prior.scenes.reader import AZIMUTH_TOLERANCE, TOLERANCE, TOLERANCE_KEY, Reading, read
 from toy_prior.training import DEVICE
@@ -53,7 +53,7 @@ class Scenes:
     latent_shape: tuple[int, int, int] = (16, 32, 32)
     picture_bound: bool = False
     holes: Sequence[str] = ("right", "top", "bottom", "centre", "blocks", "border", "strip")
-    every_hole: Sequence[str] = holes.HOLES
+    every_hole: Sequence[str] = masks.HOLES
     held_out: int = HELD_OUT
     wordings: Sequence[Wording] = field(default=(NO_PROMPT,))
 
@@ -75,7 +75,7 @@ class Scenes:
         return scenes.render(truths.to(DEVICE)).cpu()
 
     def hole(self, name: str) -> torch.Tensor:
-        return holes.hole(name)
+        return masks.hole(name)
 
     def prompts(self, wording: Wording, truth: Attributes, picture: torch.Tensor, hole: torch.Tensor) -> Prompts:
         empty = PACK.host.text_inputs.zero_conditioning(self.load().model)
@@ -83,7 +83,7 @@ class Scenes:
 
     def exact(self, truths: Attributes, hole: torch.Tensor, fills: int, generator: torch.Generator) -> torch.Tensor:
         """Attributes are drawn exactly; mottling and noise of what is hidden are drawn anew, whatever is beside it."""
-        hidden = holes.evidence(truths.to(DEVICE), hole).hidden
+        hidden = masks.evidence(truths.to(DEVICE), hole).hidden
         drawn = []
         for row in range(len(truths)):
             names = [name for name in ATTRIBUTES if bool(hidden[name][row])]
@@ -108,7 +108,7 @@ class Scenes:
         fills: int,
         wording: Wording = NO_PROMPT,
     ) -> Judgement:
-        told = holes.evidence(truths.to(DEVICE), hole)
+        told = masks.evidence(truths.to(DEVICE), hole)
         reading = read(painted.to(DEVICE), tolerance(self.file))
         right = torch.ones(len(painted), dtype=torch.bool, device=painted.device)
         for name, flags in told.determined.items():

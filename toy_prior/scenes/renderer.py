@@ -304,8 +304,9 @@ def render(attributes: Attributes, grain: bool = True, slot: str | None = None) 
     contact = torch.zeros_like(shadow)
     placed = _placed(values, (slot,) if slot else SLOTS)
     for where, shape, rows in placed:
-        place = (rows, 0, *_within(WINDOWS[where], top, left))
-        points = point[(..., *place[2:])]
+        down, across = _within(WINDOWS[where], top, left)
+        place = (rows, 0, down, across)
+        points = point[:, down, across]
         shadow[place] = torch.maximum(shadow[place], _shadow(where, shape, lamp[rows], points))
         contact[place] = torch.maximum(contact[place], _contact(where, shape, points))
     mottle = _mottle(attributes.number)[:, None] if grain and not slot else torch.zeros(1, device=device)
@@ -321,9 +322,10 @@ def render(attributes: Attributes, grain: bool = True, slot: str | None = None) 
     level = math.sin(math.radians(ELEVATION)) + wall_share * (glow - math.sin(math.radians(ELEVATION)))
     picture = (ground + wall_share * (wall - ground)) * (ambient * (1 - contact) + light * (1 - shadow) * level)
     for where, shape, rows in placed:
-        place = (rows, slice(None), *_within(WINDOWS[where], top, left))
+        down, across = _within(WINDOWS[where], top, left)
         shaded, alpha = _shaded(where, shape, attributes[rows], lamp[rows], (light[rows], ambient[rows]))
-        picture[place] += alpha * (shaded - picture[place])
+        under = picture[rows, :, down, across]
+        picture[rows, :, down, across] = under + alpha * (shaded - under)
     picture = (picture * _vignette(device)[frame]).clamp(1e-5, 1).pow(1 / 2.2)
     if grain and not slot:
         deviation = (3e-5 + 2e-4 * picture).sqrt()
