@@ -35,8 +35,8 @@ BY_WORDS = {str(wording): wording for wording in WORDINGS}
 # Of the methods with hundreds or thousands of passes a fill, which paint fewer pictures.
 SLOW = ("copaint", "daps", "dps", "paper-2", "paper-4", "psld", "repaint", "resample")
 QUICK_METHODS = (EXACT, "fast", KSAMPLER)
-# In the pictures: so many fills of one picture, in one hole.
-SHOWN_FILLS = 6
+# In the sheets of pictures, with so many fills.
+SHOWN, SHOWN_HOLES, SHOWN_FILLS = ("balanced", "fast", KSAMPLER, "LanPaint", "pigdm"), ("right", "bottom"), 6
 
 
 @dataclass(frozen=True)
@@ -288,10 +288,12 @@ def summary(rows: list[Row]) -> str:
 
 def illustrate(rows: list[Row], stem: Path) -> None:
     """A sheet per world of its first picture without a prompt: what is visible, then fills; a row per method and hole."""
-    for name in dict.fromkeys(row.world for row in rows):
-        own = [row for row in rows if row.world == name and row.prompt == str(NO_PROMPT) and row.method != EXACT]
+    unprompted = [row for row in rows if row.prompt == str(NO_PROMPT)]
+    for name in dict.fromkeys(row.world for row in unprompted):
         lines = []
-        for row in own:
+        for row in (row for row in unprompted if row.world == name):
+            if row.method not in SHOWN or row.hole not in SHOWN_HOLES:
+                continue
             world = WORLDS[name]
             place = Place(world, NO_PROMPT, row.hole, row.pictures, row.fills)
             file = file_of(place, row.method, 0, min(row.together, row.pictures))
