@@ -70,10 +70,7 @@ class Portraits:
     holes: Sequence[str] = HOLES
     every_hole: Sequence[str] = pictures.MASKS
     held_out: int = HELD_OUT
-
-    @property
-    def wordings(self) -> Sequence[Wording]:
-        return WORDINGS if self.prompted else (NO_PROMPT,)
+    wordings: Sequence[Wording] = (NO_PROMPT,)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -167,6 +164,7 @@ UNET_WORLD = Portraits(
     latent_shape=(4, 16, 16),
     methods=(EXACT, *OURS, *NEAR),
     prompted=True,
+    wordings=WORDINGS,
 )
 INPAINTING = replace(
     UNET_WORLD,
@@ -174,4 +172,5 @@ INPAINTING = replace(
     file=UNET_INPAINTING,
     methods=(*OURS, KSAMPLER),
     picture_bound=True,
+    wordings=(NO_PROMPT,),
 )

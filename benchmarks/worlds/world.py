@@ -89,7 +89,8 @@ class World(Protocol[T]):
     tuned: what was chosen on it, a sentence for the reader of the tables.
     files: what `load` reads. maker: the command that makes them where they are missing.
     latent_shape: (C, H, W) of the model's latents.
-    holes, wordings, methods: what the benchmark paints without being told. every_hole: what it can be told.
+    holes, methods: what the benchmark paints without being told. every_hole: all holes that it can be told.
+    wordings: the prompts that pictures are painted with.
     picture_bound: whether prompts hold something of the picture even where they are empty: an inpainting model's.
     held_out: how many held-out pictures there are.
     """
