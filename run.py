@@ -458,6 +458,7 @@ BENCHMARKS = (
     "gmm",
     "restoration",
     "ablation",
+    "ablation_sizes",
     "strength",
     "distilled",
     "memory",
