@@ -116,9 +116,8 @@ def measure_hole(autoencoder: str, vae: Any, name: str, count: int) -> Iterator[
     distances = [1 - F.max_pool2d(1 - weight, 2 * cells + 1, 1, cells) for cells in (1, 2, 3)]
     away = visible + sum(distances)
     # Of cut cells the directions of which more is told than any latent's own variance does.
-    told = torch.stack(
-        [rows[kind.long() - 1] for rows, kind in zip(cut.maps.square().sum(-1), cut.kind[:, 0], strict=True)]
-    )
+    precision = F.pad(cut.maps.square().sum(-1), (0, 0, 1, 0))
+    told = torch.stack([rows[kind.long()] for rows, kind in zip(precision, cut.kind[:, 0], strict=True)])
     told = (rearrange(told, "b h w c -> b c h w") > 1) | ~is_cut
     places = [visible & (away == number) for number in (1, 2, 3, 4)] + [is_cut]
     for place, cells in zip(PLACES, places, strict=True):
