@@ -80,7 +80,7 @@ class Row:
     cells: int
     moved: float
     left: float | None
-    calibration: float
+    calibration: float | None
     commit: str
 
 
@@ -124,6 +124,7 @@ def measure_hole(autoencoder: str, vae: Any, name: str, count: int) -> Iterator[
         if not bool(cells.any()):
             continue
         chosen = cells.expand_as(true)
+        squares = (residual.square() / expected)[chosen & told]
         yield Row(
             autoencoder,
             name,
@@ -133,7 +134,7 @@ def measure_hole(autoencoder: str, vae: Any, name: str, count: int) -> Iterator[
             moved=float((true - own)[chosen].square().mean().sqrt()),
             # In cut cells the residual is in units of its noise.
             left=None if place == CUT else float(residual[chosen].square().mean().sqrt()),
-            calibration=float((residual.square() / expected)[chosen & told].mean()),
+            calibration=float(squares.mean()) if len(squares) else None,
             commit=commit(),
         )
 
