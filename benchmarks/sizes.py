@@ -73,14 +73,14 @@ class Score:
 Draw = Callable[[Any, Any, float, int], Any]
 
 
-def preset_draw(name: str) -> Draw:
-    """As VIPaint Inpaint draws with the preset; beyond its largest level the model is asked on coarser grids."""
+def preset_draw(preset: Any) -> Draw:
+    """As VIPaint Inpaint draws with a preset; beyond its largest level the model is asked on coarser grids."""
 
     def draw(denoiser: Any, observation: Any, s_max: float, fills: int) -> Any:
         if math.isfinite(s_max):
             denoiser = core.CoarseGridDenoiser(denoiser, s_max)
             s_max = core.reachable_level(s_max, observation.shape)
-        fitted = core.fit(denoiser, observation, PRESETS[name], SEED, s_max=s_max)
+        fitted = core.fit(denoiser, observation, preset, SEED, s_max=s_max)
         return core.sample(denoiser, fitted, SEED, fills)
 
     return draw
@@ -109,7 +109,7 @@ def baseline_draw(name: str) -> Draw:
     return draw
 
 
-DRAWS: dict[str, Draw] = {name: preset_draw(name) for name in PRESETS}
+DRAWS: dict[str, Draw] = {name: preset_draw(preset) for name, preset in PRESETS.items()}
 DRAWS |= {ANCESTRAL: ancestral_draw, **{name: baseline_draw(name) for name in BASELINES}}
 
 
@@ -118,28 +118,50 @@ def hole_of(name: str) -> torch.Tensor:
     return torch.ones(pictures.SIZE, pictures.SIZE, dtype=torch.bool) if name == EVERYTHING else pictures.hole(name)
 
 
-def score(family: str, cells: int, name: str, method: str, count: int, fills: int) -> Score:
-    """A method on one hole in the first `count` held-out pictures."""
+@dataclass(frozen=True)
+class Painted:
+    """The scores of fills that are about pictures, see `toy.judge`, and passes through the network per fill."""
+
+    judged: dict[str, Any]
+    forward: float
+    backward: float
+
+
+def paint(
+    family: str, cells: int, hole: torch.Tensor, draw: Draw, with_crosstalk: bool, count: int, fills: int
+) -> Painted:
+    """Fills of one hole (H, W) in the first `count` held-out pictures.
+
+    with_crosstalk: see `observation.observe`.
+    """
     model, vae = prior()
     inputs = sampling_inputs(model, PACK.host.text_inputs.zero_conditioning(model), seed=SEED)
-    hole, truth = hole_of(name), held_out(count)
+    truth = held_out(count)
     originals = pictures.render(truth)
     image = originals.movedim(1, -1)
     mask = repeat(hole.float(), "h w -> n h w", n=count)
     factor = cells // SIDE
     with torch.inference_mode():
         picture = PACK.observation.PictureInputs(None, image, mask, vae)
-        small = PACK.observation.observe(inputs.info, picture, with_crosstalk=method in PRESETS)
+        small = PACK.observation.observe(inputs.info, picture, with_crosstalk=with_crosstalk)
     observation = enlarged_observation(small, factor, SEED)
 
-    def work(denoiser: Any, _device: torch.device) -> Any:
-        return DRAWS[method](EnlargedPrior(denoiser, SIDE), observation, FAMILIES[family], fills)
+    def work(denoiser: Any, device: torch.device) -> Any:
+        return draw(EnlargedPrior(denoiser, SIDE), observation.to(device), FAMILIES[family], fills)
 
     with torch.inference_mode():
         drawn = PACK.host.denoiser.open_denoiser(inputs, work, shape=(8, *toy.LATENT_SHAPE), gradient=True)
-        painted = toy.decode(vae, inputs.info.to_host_latent(block_means(drawn.latents, factor)))
-    judged = judge(painted, truth, originals, hole, fills)
-    names = ("valid", "consistent", "both", "tv", "floor", "modes")
+        painted = toy.decode(vae, inputs.info.to_host_latent(block_means(drawn.latents.cpu(), factor)))
+    return Painted(
+        judge(painted, truth, originals, hole, fills),
+        drawn.evaluations.forward / len(painted),
+        drawn.evaluations.backward / len(painted),
+    )
+
+
+def score(family: str, cells: int, name: str, method: str, count: int, fills: int) -> Score:
+    """A method on one hole in the first `count` held-out pictures."""
+    painted = paint(family, cells, hole_of(name), DRAWS[method], method in PRESETS, count, fills)
     return Score(
         family,
         cells,
@@ -147,9 +169,9 @@ def score(family: str, cells: int, name: str, method: str, count: int, fills: in
         method,
         count,
         fills,
-        **{name: judged[name] for name in names},
-        forward=drawn.evaluations.forward / len(painted),
-        backward=drawn.evaluations.backward / len(painted),
+        **{name: painted.judged[name] for name in ("valid", "consistent", "both", "tv", "floor", "modes")},
+        forward=painted.forward,
+        backward=painted.backward,
         commit=commit(),
         key=key(family, cells, name, method, count, fills),
     )
