@@ -10,6 +10,7 @@ import importlib
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from safetensors.torch import load_file
 
 from tools import in_process
@@ -60,4 +61,7 @@ def load(file: Path = PIXELS) -> tuple[Any, Any]:
     config.set_inference_dtype(next(iter(network.values())).dtype, None, device=device)
     model = config.get_model(network)
     model.load_model_weights(network, "")
-    return model_patcher.ModelPatcher(model, load_device=device, offload_device=offload), comfy.VAE(sd=vae)
+    # Half precision, which the host prefers on a GPU, would round pixels.
+    return model_patcher.ModelPatcher(model, load_device=device, offload_device=offload), comfy.VAE(
+        sd=vae, dtype=torch.float32
+    )

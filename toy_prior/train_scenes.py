@@ -69,7 +69,7 @@ def random_crops(pool: torch.Tensor, numbers: torch.Generator) -> torch.Tensor:
 
 def weights() -> torch.Tensor:
     """Weight of every latent cell in the prior's loss, (32, 32)."""
-    places = torch.stack([reach(slot, torch.device("cpu")) for slot in ("left", "right", "front")])
+    places = torch.stack([reach(slot, torch.device(DEVICE)) for slot in ("left", "right", "front")])
     return cell_weights(places.float(), CELL // BLOCK)
 
 
