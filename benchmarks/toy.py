@@ -53,7 +53,7 @@ from toy_prior import pictures
 TOGETHER = 5
 # Pictures of those that do not paint all: most have hundreds or thousands of passes per fill.
 FEW = {"copaint": 1, "daps": 1, "dps": 1, "psld": 1, "repaint": 1, "resample": 1}
-FEW |= dict.fromkeys(("blended", "pigdm", "red_diff", "ding", "tds", "langevin"), 5)
+FEW |= dict.fromkeys(("blended", "pigdm", "red_diff", "ding", "tds", "langevin", "flair"), 5)
 # Not on every hole, for the same reason.
 HOLES = {"paper-2": ("right", "top", "bottom", "centre")}
 METHODS = [name for name in methods() if name not in ("paper-4", *EXTERNAL)]

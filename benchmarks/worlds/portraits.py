@@ -149,7 +149,7 @@ def named(wording: Wording, truth: pictures.Attributes, hole: torch.Tensor) -> d
 
 
 OURS = ("balanced", "fast", "thorough")
-NEAR = (KSAMPLER, "LanPaint", "pigdm", "dps", "ding", "langevin")
+NEAR = (KSAMPLER, "LanPaint", "pigdm", "dps", "ding", "langevin", "flair")
 FLOW = Portraits(
     name="portraits",
     tuned="every preset was tuned on it",
