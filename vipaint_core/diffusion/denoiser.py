@@ -26,12 +26,15 @@ class Evaluations:
     def __add__(self, other: Evaluations) -> Evaluations:
         return Evaluations(self.forward + other.forward, self.backward + other.backward)
 
+    def __sub__(self, other: Evaluations) -> Evaluations:
+        return Evaluations(self.forward - other.forward, self.backward - other.backward)
+
 
 @dataclass(frozen=True)
 class Progress:
     """What a callback is given after every network call.
 
-    stage: "fit" or "sample".
+    stage: "fit", "chains" (the fills that fit gains, see `posterior.gains`) or "sample".
     call, calls: network calls made and planned.
     x0: the call's estimate, (N, C, H, W), detached.
     bound: -ELBO of the last finished fit step, mean over images, nats.

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 
 from ..diffusion.denoiser import CountingDenoiser
 from ..diffusion.transition import transition
+from ..linalg import Pairs
 from ..problem.observation import LatentObservation
 
 Noise = Callable[[], torch.Tensor]
@@ -28,6 +29,7 @@ class LevelStep:
     warm_start: its solver starts from the score of the step before.
     second_order: the step also follows the estimate's change since the step before, see `extrapolated`.
     guidance_scale: strength of `pigdm` and `dps`.
+    known: what other fills' solvers have found at this level, where `moment_matching` begins.
     """
 
     s: float
@@ -39,6 +41,14 @@ class LevelStep:
     warm_start: bool = True
     second_order: bool = False
     guidance_scale: float = 1.0
+    known: Pairs | None = field(default=None, compare=False, repr=False)
+
+
+class Tried(NamedTuple):
+    """What a solver has found, see `linalg.Update`: each (N, c, h, w), and (N, C, H, W)."""
+
+    directions: Sequence[torch.Tensor]
+    products: Sequence[torch.Tensor]
 
 
 class Estimate(NamedTuple):
@@ -48,24 +58,27 @@ class Estimate(NamedTuple):
     given_y: given u and y, (N, C, H, W).
     log_likelihood: log p(y | u), (N,), up to a constant of the level.
     score: gradient of log p(y | u) to A x0, (N, c, h, w), or None where the estimator does not tell.
+    tried: directions that its solver took products of, with these, if it has one.
     """
 
     x0: torch.Tensor
     given_y: torch.Tensor
     log_likelihood: torch.Tensor
     score: torch.Tensor | None = None
+    tried: Tried | None = None
 
 
 class StepResult(NamedTuple):
     """The state u that a step from level s has led to, the estimate x0 that it used, and that estimate's score.
 
-    u, x0: (N, C, H, W). score: see `Estimate`.
+    u, x0: (N, C, H, W). score, tried: see `Estimate`.
     """
 
     u: torch.Tensor
     s: float
     x0: torch.Tensor
     score: torch.Tensor | None = None
+    tried: Tried | None = None
 
     @classmethod
     def start(cls, u: torch.Tensor) -> StepResult:
@@ -120,7 +133,8 @@ class Refiner:
             score = correlated_score(previous, step.s, step.s_next) if step.warm_start else None
             estimate = estimator(denoiser, u, step, observation, score)
             x0 = extrapolated(estimate.given_y, step, previous)
-            return StepResult(prior_step(u, x0, step, noise), step.s, estimate.given_y, estimate.score)
+            lower = prior_step(u, x0, step, noise)
+            return StepResult(lower, step.s, estimate.given_y, estimate.score, estimate.tried)
 
         return cls(refine, needs_gradient, uses_crosstalk, estimator, solves)
 
