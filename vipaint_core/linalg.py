@@ -189,15 +189,16 @@ class _Recycled(NamedTuple):
         scale, variance = scale[rows], variance[rows]
         directions, products = known.directions.flatten(0, 1).to(scale), known.products.flatten(0, 1).to(scale)
         outputs = scale * (operator.rows(rows).A(products) + variance * scale * directions)
-        flat = [part.reshape(images, count, -1) for part in (directions, products, outputs)]
-        gram = (flat[2] @ flat[2].mT).double()
+        directions, products, outputs = (part.reshape(images, count, -1) for part in (directions, products, outputs))
+        gram = (outputs @ outputs.mT).double()
         factor, _ = torch.linalg.cholesky_ex(gram + RIDGE * torch.eye(count, device=gram.device, dtype=gram.dtype))
-        parts = [*flat, gram, factor]
-        if images > 1:
-            parts = [part[known.image] for part in parts]
-        else:
-            parts = [part.expand(len(known.image), -1, -1) for part in parts]
-        return cls(*parts, (known.directions.shape[2:], known.products.shape[2:]))
+
+        def rows_of(part: torch.Tensor) -> torch.Tensor:
+            return part[known.image] if images > 1 else part.expand(len(known.image), -1, -1)
+
+        shapes = known.directions.shape[2:], known.products.shape[2:]
+        of_rows = [rows_of(part) for part in (directions, products, outputs, gram, factor)]
+        return cls(of_rows[0], of_rows[1], of_rows[2], of_rows[3], of_rows[4], shapes)
 
     def weights(self, wanted: torch.Tensor) -> torch.Tensor:
         """Of the known directions alone, (N, K); wanted: (N, D)."""

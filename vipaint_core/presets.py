@@ -126,7 +126,7 @@ class SamplerConfig:
     guidance_scale: strength of `pigdm` and `dps`.
     solver_steps: products with the Jacobian per level of `moment_matching`, shared among its resamplings.
     corrections: products with their own Jacobian that further fills take, see `FitConfig.chains`: one in each of so many
-        steps, from where steps are resampled on.
+        steps, from where steps are resampled on, each by one more forward pass.
     warm_start: its solver starts from what the step before has found.
     second_order_below: from this level on, steps are of second order, see `refiners.common.extrapolated`.
     smc: the fills of a picture are particles, weighed and resampled where guided, see `smc.twisted_smc`.
@@ -235,7 +235,7 @@ class Preset:
             solves = REFINERS[step.refiner].solves
             corrected = solves and left > 0 and step.s <= self.schedule.resample_below
             left -= corrected
-            steps.append(replace(step, solver_steps=int(corrected)) if solves else step)
+            steps.append(replace(step, solver_steps=int(corrected), differences=True) if solves else step)
         return steps
 
     def levels(self, keypoints: Sequence[float]) -> list[float]:

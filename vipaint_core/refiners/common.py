@@ -26,6 +26,7 @@ class LevelStep:
     renew: the state goes back up from s_next to s by new noise first (a resampling, Lugmayr et al. 2022, RePaint).
     eta: fresh noise of the prior's transition, 1 ancestral.
     solver_steps: see `moment_matching`.
+    differences: its products are differences of two forward passes in place of backward passes, see `jacobian_free`.
     warm_start: its solver starts from the score of the step before.
     second_order: the step also follows the estimate's change since the step before, see `extrapolated`.
     guidance_scale: strength of `pigdm` and `dps`.
@@ -38,6 +39,7 @@ class LevelStep:
     renew: bool = False
     eta: float = 1.0
     solver_steps: int = 3
+    differences: bool = False
     warm_start: bool = True
     second_order: bool = False
     guidance_scale: float = 1.0
@@ -114,7 +116,13 @@ class Refiner:
 
     def backward_passes(self, step: LevelStep) -> int:
         """Backward passes through the network that a step takes."""
-        return step.solver_steps if self.solves else int(self.needs_gradient)
+        if self.solves:
+            return 0 if step.differences else step.solver_steps
+        return int(self.needs_gradient)
+
+    def forward_passes(self, step: LevelStep) -> int:
+        """Forward passes that a step takes."""
+        return 1 + (step.solver_steps if self.solves and step.differences else 0)
 
     @classmethod
     def of_estimator(

@@ -8,6 +8,7 @@ import torch
 
 from .. import linalg
 from ..diffusion.denoiser import CountingDenoiser
+from ..diffusion.jacobian_free import jacobian_product
 from ..problem.likelihood import condition, noise_variance, precision
 from ..problem.observation import LatentObservation
 from .common import Estimate, LevelStep, Refiner, Tried
@@ -32,8 +33,7 @@ def moment_matching(
     of a straight line, and solver steps of earlier levels are not lost. For a Gaussian prior all guesses lead to one
     answer. Estimate.x0 and log_likelihood are those of the moved state.
 
-    With `step.known` the solver begins with what those of other fills have found, see `linalg.recycled_update`;
-    without steps of its own the network is not differentiated.
+    With `step.known` the solver begins with what those of other fills have found, see `linalg.recycled_update`.
     """
     s = step.s
     score = torch.zeros_like(observation.y) if score is None else score
@@ -41,11 +41,14 @@ def moment_matching(
     # Farther than its own noise is from 0 a state is nothing that the network knows.
     share = (s * math.sqrt(u[0].numel()) / linalg.row_norm(tilt).clamp_min(1e-30)).clamp_max(1)
     score = share * score
-    with denoiser.gradients() if step.solver_steps else torch.no_grad():
-        point = (u + share * tilt).detach().requires_grad_(step.solver_steps > 0)
+    differentiates = step.solver_steps > 0 and not step.differences
+    with denoiser.gradients() if differentiates else torch.no_grad():
+        point = (u + share * tilt).detach().requires_grad_(differentiates)
         x0 = denoiser(point, s)
 
         def covariance(v: torch.Tensor) -> torch.Tensor:
+            if step.differences:
+                return s**2 * jacobian_product(denoiser, point, s, x0, v, denoiser.difference_step)
             (product,) = torch.autograd.grad(x0, point, v, retain_graph=True)
             return s**2 * product
 

@@ -59,7 +59,7 @@ def posterior_method(
             recorder.end(image)
         return last.u
 
-    calls = posterior.K - 1 + len(steps)
+    calls = posterior.K - 1 + sum(REFINERS[step.refiner].forward_passes(step) for step in steps)
     gradient = any(REFINERS[step.refiner].backward_passes(step) for step in steps)
     return DrawMethod(draw, calls, gradient, coupled=preset.sampler.smc)
 
