@@ -26,16 +26,19 @@ from ..vipaint_core import (
     Preset,
     Progress,
     SampleState,
+    bound_calls,
     chains_needed,
     draw_fills,
     fit,
     fit_gains,
     further_method,
+    gain_bound,
     initial_posterior,
     posterior_method,
     reachable_level,
     sample,
 )
+from ..vipaint_core.posterior.objective import BoundParts
 from ..vipaint_core.problem.observation import Observation
 from . import validation
 from .host.decoder import HostDecoder
@@ -202,11 +205,11 @@ class Plan(NamedTuple):
             posterior_method(fitted.preset, fitted.posterior), max(needed - there, 0), further_method(fitted), drawn
         )
 
-    def calls(self, images: int) -> tuple[int, int]:
+    def calls(self, images: int) -> PlannedCalls:
         """Network calls of the chains and of the fills."""
-        return (
-            self.method.planned_calls(images, self.chains, BATCH) if self.chains else 0,
-            self.further.planned_calls(images, self.fills, BATCH) if self.fills else 0,
+        return PlannedCalls(
+            chains=self.method.planned_calls(images, self.chains, BATCH) if self.chains else 0,
+            sample=self.further.planned_calls(images, self.fills, BATCH) if self.fills else 0,
         )
 
     def demand(self, observation: LatentObservation) -> MemoryDemand:
@@ -253,7 +256,7 @@ class DrawMore:
 
     @property
     def calls(self) -> PlannedCalls:
-        return PlannedCalls(0, *self._plan.calls(len(self.fitted.observation.y)))
+        return self._plan.calls(len(self.fitted.observation.y))
 
     def run(self, run: Run) -> torch.Tensor:
         latents = draw_from(run, self.fitted, self.fills, self.first).latents
@@ -288,9 +291,13 @@ class FitAndDraw:
         return replace(self.preset.fit, keypoints=self._start.levels)
 
     @property
+    def _unfitted(self) -> FittedPosterior:
+        return FittedPosterior(self._start, self.observation, self.preset)
+
+    @property
     def _plan(self) -> Plan:
         """The draws from the fit's start, which ask for as much as those from its end."""
-        return Plan.of(FittedPosterior(self._start, self.observation, self.preset), 0, self.fills)
+        return Plan.of(self._unfitted, 0, self.fills)
 
     @property
     def demand(self) -> MemoryDemand:
@@ -306,7 +313,16 @@ class FitAndDraw:
 
     @property
     def calls(self) -> PlannedCalls:
-        return PlannedCalls(self._config.calls, *self._plan.calls(len(self.observation.y)))
+        images = len(self.observation.y)
+        calls = self._plan.calls(images)._replace(fit=self._config.calls)
+        if self._evaluates_bound:
+            calls = calls._replace(bound=-(-images // BATCH) * bound_calls(self._unfitted))
+        return calls
+
+    @property
+    def _evaluates_bound(self) -> bool:
+        """Where fills are asked for, theirs would be the passes; with content it is not one on log p(y)."""
+        return self.preset.chains > 0 and not self.fills and self.content is None
 
     def run(self, run: Run) -> Painted:
         fitted = fit(
@@ -320,7 +336,14 @@ class FitAndDraw:
             state=run.state.fitting,
             callback=run.report,
         )
-        return draw_from(run, fitted, self.fills)
+        painted = draw_from(run, fitted, self.fills)
+        if self._evaluates_bound:
+            # Of draws that are no fills of the seed.
+            seed = (run.seed + 1) % 2**63
+            on_device = painted.fitted.to(run.device)
+            bound = gain_bound(run.denoiser, on_device, seed, batch=run.batch, callback=run.report).means
+            painted = painted._replace(fitted=replace(painted.fitted, bound=bound))
+        return painted
 
 
 def paint(
@@ -351,7 +374,19 @@ def paint(
             observation = LatentObservation.masked(latents, torch.ones_like(observation.cell_weight))
     if is_complete(observation):
         chosen = chosen.with_changes(fit={"steps": 0, "chains": 0})
-    return run_method(inputs, FitAndDraw(observation, chosen, inputs.info, fills, kept))
+    painted = run_method(inputs, FitAndDraw(observation, chosen, inputs.info, fills, kept))
+    if painted.fitted.bound is not None:
+        say(bound_in_words(painted.fitted.bound))
+    return painted
+
+
+def bound_in_words(bound: BoundParts) -> str:
+    """What the fit's bound is, for the node."""
+    prior, hierarchy, reconstruction = (round(part) for part in bound)
+    return (
+        f"log p(y) is at least {-bound.total:.0f} nats: {-reconstruction} for what is visible, less {hierarchy} for leaving "
+        f"the model's own way and {prior} at its top"
+    )
 
 
 def advise_on_preset(model: ModelPatcher, preset: Preset) -> None:

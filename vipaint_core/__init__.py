@@ -13,6 +13,7 @@ from .problem.crosstalk import measure_crosstalk, measure_cut_cells
 from .problem.observation import LatentObservation
 from .problem.pixels import PixelObservation
 from .sampling.driver import DrawMethod, SampleResult, SampleState, draw_fills
+from .sampling.gain_bound import bound_calls, gain_bound
 from .sampling.posterior_sampling import (
     GainState,
     chains_needed,
@@ -49,12 +50,14 @@ __all__ = [
     "SampleState",
     "SamplerConfig",
     "ScheduleConfig",
+    "bound_calls",
     "chains_needed",
     "descent_method",
     "draw_fills",
     "fit",
     "fit_gains",
     "further_method",
+    "gain_bound",
     "initial_posterior",
     "load_posterior",
     "measure_crosstalk",

@@ -139,7 +139,7 @@ class SamplerConfig:
     final_eta: float = 1.0
     guidance_scale: float = 1.0
     solver_steps: int = 3
-    corrections: int = 4
+    corrections: int = 8
     warm_start: bool = True
     second_order_below: float = 0.0
     smc: bool = False

@@ -74,6 +74,7 @@ class PlannedCalls(NamedTuple):
 
     fit: int = 0
     chains: int = 0
+    bound: int = 0
     sample: int = 0
 
     def before(self, stage: str) -> int:
@@ -109,6 +110,7 @@ class RemainingTime:
 _STAGES = {
     "fit": "fitting the posterior",
     "chains": "fitting the posterior by its first fills",
+    "bound": "evaluating the bound",
     "sample": "drawing fills",
 }
 
@@ -140,7 +142,7 @@ def reporter(
         if left is not None and begin > told + _TEXT_SECONDS:
             told = begin
             tell(f"{_STAGES[progress.stage]}, about {in_words(left)} left")
-        if grid is not None and progress.x0 is not None and begin > due:
+        if grid is not None and progress.stage != "bound" and begin > due:
             state = states.get(progress.stage)
             # Samples of a gradient step are of one posterior: one of them shows it.
             preview = grid.update(progress.x0, ((0, 0),) if state is None else state.drawing)

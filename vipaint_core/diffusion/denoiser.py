@@ -38,7 +38,7 @@ class Evaluations:
 class Progress:
     """What a callback is given after every network call.
 
-    stage: "fit", "chains" (the fills that fit gains, see `posterior.gains`) or "sample".
+    stage: "fit", "chains" (the fills that fit gains, see `posterior.gains`), "bound" (of gains) or "sample".
     call, calls: network calls made and planned.
     x0: the call's estimate, (N, C, H, W), detached.
     bound: -ELBO of the last finished fit step, mean over images, nats.

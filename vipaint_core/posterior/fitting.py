@@ -14,7 +14,7 @@ from ..presets import Preset
 from ..problem.observation import LatentObservation
 from .chain import HierarchicalPosterior, KeptContent
 from .gains import Gains
-from .objective import negative_bound
+from .objective import BoundParts, negative_bound
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class FittedPosterior:
     family: free text that names the model family.
     seed: the fit's.
     gains: what draws further fills, where the preset has chains; see `sampling.posterior_sampling.fit_gains`.
+    bound: that of the gains, -ELBO in nats, means over images; see `sampling.gain_bound`.
     """
 
     posterior: HierarchicalPosterior
@@ -35,6 +36,7 @@ class FittedPosterior:
     family: str = ""
     seed: int = 0
     gains: Gains | None = None
+    bound: BoundParts | None = None
 
     def to(self, device: torch.device | str) -> FittedPosterior:
         gains = None if self.gains is None else self.gains.to(device)

@@ -25,6 +25,7 @@ from ..problem.operators import OPERATORS, LinearOperator
 from .chain import HierarchicalPosterior
 from .fitting import FittedPosterior
 from .gains import Gains
+from .objective import BoundParts
 
 FORMAT, VERSION = "vipaint_posterior", "4"
 # The key of the digest among a file's texts.
@@ -62,6 +63,7 @@ def save_posterior(fitted: FittedPosterior, path: Path | str, metadata: Mapping[
         "evaluations": asdict(fitted.evaluations),
         "history": fitted.history,
         "seed": fitted.seed,
+        "bound": fitted.bound,
         "gains": None if fitted.gains is None else _packed_gains(fitted.gains, tensors),
     }
     write(tensors, header, metadata or {}, Path(path))
@@ -86,10 +88,11 @@ def load_posterior(path: Path | str) -> FittedPosterior:
         seed, gains = header.get("seed", 0), None
         if isinstance(seed, bool) or not isinstance(seed, int):
             raise ValueError(f"seed: expected a whole number, found {seed!r}")
+        bound = None if header.get("bound") is None else BoundParts(*map(float, header["bound"]))
         if header.get("gains") is not None:
             gains = _unpacked_gains(header["gains"], tensors)
             _check_gains(gains, observation, posterior.mu)
-        return FittedPosterior(posterior, observation, preset, evaluations, history, family, seed, gains)
+        return FittedPosterior(posterior, observation, preset, evaluations, history, family, seed, gains, bound)
     except (KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise ValueError(f"load: {path.name} is damaged: {error!r}. Fit again and save it anew.") from error
 

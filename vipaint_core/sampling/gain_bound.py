@@ -75,13 +75,19 @@ def gain_bound(
         parts.append(torch.stack([gaussian_prior(own), shifts, told], 1))
         return result.u
 
-    calls = fitted.posterior.K + sum(1 + REFINERS[step.refiner].forward_passes(step) for step in steps)
-    method = DrawMethod(draw, calls, needs_gradient=False)
-    draw_fills(denoiser, fitted.observation, method, seed, draws, batch=batch, callback=callback, stage="chains")
+    method = DrawMethod(draw, bound_calls(fitted) if with_gains else fitted.posterior.K + 2 * len(steps), False)
+    draw_fills(denoiser, fitted.observation, method, seed, draws, batch=batch, callback=callback, stage="bound")
     found = fitted.observation.y.new_zeros(len(fitted.observation.y), 3)
     if parts:
         found[~fitted.observation.complete] = torch.cat(parts).unflatten(0, (-1, draws)).mean(1)
     return Bound(*found.unbind(1))
+
+
+def bound_calls(fitted: FittedPosterior) -> int:
+    """Network calls of the bound of one batch of draws."""
+    preset = fitted.preset.at_size(fitted.observation.shape)
+    steps = (step for step in preset.further_descent(fitted.posterior.levels[0]) if REFINERS[step.refiner].solves)
+    return fitted.posterior.K + sum(1 + REFINERS[step.refiner].forward_passes(step) for step in steps)
 
 
 def _divergence(u: torch.Tensor, given_y: torch.Tensor, x0: torch.Tensor, step: LevelStep) -> torch.Tensor:
