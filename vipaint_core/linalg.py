@@ -120,7 +120,7 @@ def gmres_update(
 
 
 # How little is believed of directions whose products are those of other states: the weight of |w|^2 beside the residual.
-RIDGE = 0.01
+RIDGE = 1e-4
 
 
 def recycled_update(
