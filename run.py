@@ -455,6 +455,7 @@ def benchmark(host: Host, arguments: Sequence[str]) -> int:
 BENCHMARKS = (
     "toy",
     "sizes",
+    "fills",
     "gmm",
     "restoration",
     "ablation",
