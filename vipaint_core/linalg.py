@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
+import torch.nn.functional as F
 
 Product = Callable[[torch.Tensor], torch.Tensor]
 
@@ -30,14 +31,14 @@ class Pairs(NamedTuple):
 
     directions: (I, K, c, h, w). products: (I, K, C, H, W). One set for each of I images.
     image: (N,), which of them a row has.
+    own_directions, own_products: further ones of every row, each (N, c, h, w) and (N, C, H, W).
     """
 
     directions: torch.Tensor
     products: torch.Tensor
     image: torch.Tensor
-
-    def to(self, dtype: torch.dtype) -> Pairs:
-        return self._replace(directions=self.directions.to(dtype), products=self.products.to(dtype))
+    own_directions: Sequence[torch.Tensor] = ()
+    own_products: Sequence[torch.Tensor] = ()
 
 
 class Update(NamedTuple):
@@ -120,7 +121,7 @@ def gmres_update(
 
 
 # How little is believed of directions whose products are those of other states: the weight of |w|^2 beside the residual.
-RIDGE = 1e-4
+RIDGE = 1e-3
 
 
 def recycled_update(
@@ -141,104 +142,119 @@ def recycled_update(
 
     Arguments as in `gmres_update`. The log-likelihood is without any determinant.
     """
-    found = _Recycled.of(known, variance, scale, operator)
     target = scale * residual
-    wanted = target.flatten(1)
-    exact: list[torch.Tensor] = []
-    outputs: list[torch.Tensor] = []
+    wanted = target.flatten(1)[:, :, None]
+    found = _Columns.shared(known, variance, scale, operator)
+    if known.own_directions:
+        found = found.beside(_Columns.own(known.own_directions, known.own_products, variance, scale, operator))
+    ridge = RIDGE * torch.eye(found.gram.shape[1], device=target.device, dtype=torch.float64)
+    factor, _ = torch.linalg.cholesky_ex(found.gram + ridge)
+    directions: list[torch.Tensor] = []
     products: list[torch.Tensor] = []
-    left = wanted
+    tried, left = None, wanted
     for _ in range(steps):
-        guess = found.solution(left).reshape(target.shape)
-        direction = orthonormalised(guess, exact, row_norm(guess))
-        product = covariance(operator.A_adjoint(scale * direction))
-        exact.append(direction)
-        products.append(product)
-        outputs.append((scale * (operator.A(product) + variance * scale * direction)).flatten(1))
-        weights = _least_squares(torch.stack(outputs, 1), wanted)
-        left = wanted - (weights[:, None] @ torch.stack(outputs, 1))[:, 0]
-    if not steps:
-        weights = found.weights(wanted)
-        shift, solution = found.combined(weights)
+        weights = torch.cholesky_solve(found.shown(left), factor).to(target)
+        guess = (left + found.directions(weights) - found.outputs(weights)).reshape(target.shape)
+        direction = orthonormalised(guess, directions, row_norm(guess))
+        directions.append(direction)
+        products.append(covariance(operator.A_adjoint(scale * direction)))
+        tried = _Columns.own(directions, products, variance, scale, operator)
+        # Where nothing was left to explain a direction is zero.
+        idle = torch.diag_embed((tried.gram.diagonal(dim1=1, dim2=2) == 0).double())
+        weights = torch.linalg.solve_ex(tried.gram + idle, tried.shown(wanted))[0].to(target)
+        left = wanted - tried.outputs(weights)
+    if tried is None:
+        weights, columns = torch.cholesky_solve(found.shown(wanted), factor).to(target), found
     else:
-        own, shared = found.joint_weights(torch.stack(outputs, 1), wanted)
-        shift, solution = found.combined(shared)
-        shift = shift + (own[:, None] @ torch.stack(products, 1).flatten(2))[:, 0].reshape(shift.shape)
-        solution = solution + (own[:, None] @ torch.stack(exact, 1).flatten(2))[:, 0].reshape(solution.shape)
+        columns = tried.beside(found)
+        doubts = F.pad(idle, (0, len(ridge), 0, len(ridge))) + F.pad(ridge, (steps, 0, steps, 0))
+        weights = torch.linalg.solve_ex(columns.gram + doubts, columns.shown(wanted))[0].to(target)
+    shift = columns.products(weights).reshape(len(target), *known.products.shape[2:])
+    solution = columns.directions(weights).reshape(target.shape)
     likelihood = -0.5 * (target * solution).flatten(1).sum(1)
-    return Update(shift, likelihood, scale * solution, exact, products)
+    return Update(shift, likelihood, scale * solution, directions, products)
 
 
-class _Recycled(NamedTuple):
-    """Known directions, their products and outputs as rows of matrices, (N, K, D), or expanded from (1, K, D)."""
+class _Columns(NamedTuple):
+    """Directions, products and outputs as columns of matrices, in blocks (N, K, D), which may be expanded from (1, K, D).
 
-    directions: torch.Tensor
-    products: torch.Tensor
-    outputs: torch.Tensor
+    blocks: of all three. gram: products of the outputs of all blocks with each other, (N, K, K), float64.
+    """
+
+    blocks: tuple[tuple[torch.Tensor, torch.Tensor, torch.Tensor], ...]
     gram: torch.Tensor
-    factor: torch.Tensor
-    shapes: tuple[torch.Size, torch.Size]
 
     @classmethod
-    def of(cls, known: Pairs, variance: torch.Tensor, scale: torch.Tensor, operator: LinearMap) -> _Recycled:
+    def shared(cls, known: Pairs, variance: torch.Tensor, scale: torch.Tensor, operator: LinearMap) -> _Columns:
+        """Those that all rows of an image have in common."""
         images, count = known.directions.shape[:2]
-        # A row of every image: outputs are the same for all rows of one.
+        # A row of every image.
         first = torch.zeros(images, dtype=torch.long, device=known.image.device)
         first = first.scatter(0, known.image, torch.arange(len(known.image), device=known.image.device))
-        rows = first.repeat_interleave(count)
-        scale, variance = scale[rows], variance[rows]
-        directions, products = known.directions.flatten(0, 1).to(scale), known.products.flatten(0, 1).to(scale)
-        outputs = scale * (operator.rows(rows).A(products) + variance * scale * directions)
-        directions, products, outputs = (part.reshape(images, count, -1) for part in (directions, products, outputs))
-        gram = (outputs @ outputs.mT).double()
-        factor, _ = torch.linalg.cholesky_ex(gram + RIDGE * torch.eye(count, device=gram.device, dtype=gram.dtype))
+        flat = known.directions.flatten(0, 1).to(scale), known.products.flatten(0, 1).to(scale)
+        every = _Columns._of(*flat, first.repeat_interleave(count), count, variance, scale, operator)
 
-        def rows_of(part: torch.Tensor) -> torch.Tensor:
+        def of_rows(part: torch.Tensor) -> torch.Tensor:
             return part[known.image] if images > 1 else part.expand(len(known.image), -1, -1)
 
-        shapes = known.directions.shape[2:], known.products.shape[2:]
-        of_rows = [rows_of(part) for part in (directions, products, outputs, gram, factor)]
-        return cls(of_rows[0], of_rows[1], of_rows[2], of_rows[3], of_rows[4], shapes)
+        directions, products, outputs = map(of_rows, every.blocks[0])
+        return cls(((directions, products, outputs),), of_rows(every.gram))
 
-    def weights(self, wanted: torch.Tensor) -> torch.Tensor:
-        """Of the known directions alone, (N, K); wanted: (N, D)."""
-        shown = (self.outputs @ wanted[:, :, None]).double()
-        return torch.cholesky_solve(shown, self.factor)[:, :, 0].to(wanted)
+    @classmethod
+    def own(
+        cls,
+        directions: Sequence[torch.Tensor],
+        products: Sequence[torch.Tensor],
+        variance: torch.Tensor,
+        scale: torch.Tensor,
+        operator: LinearMap,
+    ) -> _Columns:
+        """Those of every row for itself."""
+        rows = torch.arange(len(directions[0]), device=scale.device).repeat_interleave(len(directions))
+        flat = torch.stack(list(directions), 1).flatten(0, 1), torch.stack(list(products), 1).flatten(0, 1)
+        return cls._of(*flat, rows, len(directions), variance, scale, operator)
 
-    def solution(self, wanted: torch.Tensor) -> torch.Tensor:
-        """What the known directions hold for S^-1 wanted, (N, D): what they do not show stays as it is."""
-        weights = self.weights(wanted)[:, None]
-        return wanted + (weights @ (self.directions - self.outputs))[:, 0]
+    @classmethod
+    def _of(
+        cls,
+        directions: torch.Tensor,
+        products: torch.Tensor,
+        rows: torch.Tensor,
+        count: int,
+        variance: torch.Tensor,
+        scale: torch.Tensor,
+        operator: LinearMap,
+    ) -> _Columns:
+        """directions, products: (M * count, ...), of as many rows of the observation."""
+        outputs = scale[rows] * (operator.rows(rows).A(products) + variance[rows] * scale[rows] * directions)
+        flat = tuple(part.reshape(len(rows) // count, count, -1) for part in (directions, products, outputs))
+        return cls(((flat[0], flat[1], flat[2]),), (flat[2] @ flat[2].mT).double())
 
-    def joint_weights(self, own: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Weights (N, E) of a row's own outputs (N, E, D), and (N, K) of the known ones."""
-        count = own.shape[1]
-        beside = (own @ self.outputs.mT).double()
-        ridge = RIDGE * torch.eye(self.gram.shape[1], device=own.device, dtype=torch.float64)
-        gram = torch.cat(
-            [torch.cat([_gram(own), beside], 2), torch.cat([beside.mT, self.gram + ridge], 2)],
-            1,
-        )
-        shown = torch.cat([own @ wanted[:, :, None], self.outputs @ wanted[:, :, None]], 1).double()
-        weights = torch.linalg.solve_ex(gram, shown)[0][:, :, 0].to(wanted)
-        return weights[:, :count], weights[:, count:]
+    def beside(self, other: _Columns) -> _Columns:
+        across = torch.cat(
+            [torch.cat([one[2] @ two[2].mT for two in other.blocks], 2) for one in self.blocks], 1
+        ).double()
+        gram = torch.cat([torch.cat([self.gram, across], 2), torch.cat([across.mT, other.gram], 2)], 1)
+        return _Columns((*self.blocks, *other.blocks), gram)
 
-    def combined(self, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Products and directions by weights (N, K), in their own shapes."""
-        directions, products = ((weights[:, None] @ part)[:, 0] for part in (self.directions, self.products))
-        return products.unflatten(1, self.shapes[1]), directions.unflatten(1, self.shapes[0])
+    def shown(self, wanted: torch.Tensor) -> torch.Tensor:
+        """Products of all outputs with wanted (N, D, 1), (N, K, 1), float64."""
+        return torch.cat([block[2] @ wanted for block in self.blocks], 1).double()
 
+    def directions(self, weights: torch.Tensor) -> torch.Tensor:
+        """Their sum by weights (N, K, 1), (N, D, 1)."""
+        return self._combined(0, weights)
 
-def _gram(outputs: torch.Tensor) -> torch.Tensor:
-    """Products of outputs (N, K, D) with each other; where nothing was left to explain one is zero, and stays alone."""
-    gram = (outputs @ outputs.mT).double()
-    return gram + torch.diag_embed((gram.diagonal(dim1=1, dim2=2) == 0).double())
+    def products(self, weights: torch.Tensor) -> torch.Tensor:
+        return self._combined(1, weights)
 
+    def outputs(self, weights: torch.Tensor) -> torch.Tensor:
+        return self._combined(2, weights)
 
-def _least_squares(outputs: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """Weights (N, K) of outputs (N, K, D) that come nearest to wanted (N, D)."""
-    shown = (outputs @ wanted[:, :, None]).double()
-    return torch.linalg.solve_ex(_gram(outputs), shown)[0][:, :, 0].to(wanted)
+    def _combined(self, part: int, weights: torch.Tensor) -> torch.Tensor:
+        each = weights.split([block[0].shape[1] for block in self.blocks], 1)
+        sums = [block[part].mT @ own for block, own in zip(self.blocks, each, strict=True)]
+        return torch.stack(sums).sum(0)
 
 
 def map_update(

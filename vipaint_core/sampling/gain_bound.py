@@ -16,6 +16,7 @@ from ..problem.observation import LatentObservation
 from ..refiners import REFINERS
 from ..refiners.common import LevelStep, StepResult, extrapolated
 from .driver import BATCH, DrawMethod, RowNoise, draw_fills
+from .posterior_sampling import descents
 
 
 def gain_bound(
@@ -57,18 +58,13 @@ def gain_bound(
         known = fitted.gains if with_gains else None
         with torch.no_grad():
             chain = own.chain(denoiser, [noise() for _ in range(own.K)])
-            result = prior = StepResult.start(chain.states[0])
+            start = result = prior = StepResult.start(chain.states[0])
             shifts = hierarchy(own, chain)
-            for step in steps:
-                u = result.u + (step.s**2 - step.s_next**2) ** 0.5 * noise() if step.renew else result.u
-                if known is not None:
-                    step = replace(step, known=known.at(step.s, image))
-                new = REFINERS[step.refiner].refine(denoiser, u, step, observation, noise, result)
+            own_steps = steps if known is None else [replace(step, known=known.at(step.s, image)) for step in steps]
+            for step, u, before, after in descents(denoiser, start, own_steps, observation, noise):
                 alone = StepResult(u, step.s, denoiser(u, step.s))
-                shifts = shifts + _divergence(
-                    u, extrapolated(new.x0, step, result), extrapolated(alone.x0, step, prior), step
-                )
-                result, prior = new, alone
+                moved = extrapolated(after.x0, step, before), extrapolated(alone.x0, step, prior)
+                shifts, prior, result = shifts + _divergence(u, *moved, step), alone, after
             lowest = steps[-1].s_next
             estimate = denoiser(result.u, lowest)
             told = negative_log_likelihood(observation, estimate, lowest, calibrated=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import torch
 
@@ -14,7 +15,7 @@ from ..posterior.gains import Gains, Recorder
 from ..presets import Preset
 from ..problem.observation import LatentObservation
 from ..refiners import REFINERS
-from ..refiners.common import LevelStep, StepResult, Tried
+from ..refiners.common import LevelStep, StepResult
 from .driver import BATCH, DrawMethod, RowNoise, SampleResult, SampleState, draw_fills
 from .smc import twisted_smc
 
@@ -54,7 +55,7 @@ def posterior_method(
             remaining = [replace(step, known=there.at(step.s, image)) for step in steps]
         if recorder is not None:
             recorder.begin()
-        last = descend(denoiser, result, remaining, observation, noise, None if recorder is None else recorder.add)
+        last = descend(denoiser, result, remaining, observation, noise, recorder)
         if recorder is not None:
             recorder.end(image)
         return last.u
@@ -64,23 +65,53 @@ def posterior_method(
     return DrawMethod(draw, calls, gradient, coupled=preset.sampler.smc)
 
 
+class Stepped(NamedTuple):
+    """One step of a descent: from the state u, renewed where it is a resampling, and after the result before to another."""
+
+    step: LevelStep
+    u: torch.Tensor
+    before: StepResult
+    after: StepResult
+
+
+def descents(
+    denoiser: CountingDenoiser,
+    result: StepResult,
+    steps: Sequence[LevelStep],
+    observation: LatentObservation,
+    noise: RowNoise,
+) -> Iterator[Stepped]:
+    """Takes the steps of a preset, one after the other, from the state of an earlier result.
+
+    What a row's own solver has tried is known to it from then on, beside `LevelStep.known`.
+    """
+    directions: list[torch.Tensor] = []
+    products: list[torch.Tensor] = []
+    for step in steps:
+        u = result.u + (step.s**2 - step.s_next**2) ** 0.5 * noise() if step.renew else result.u
+        if step.known is not None:
+            own = step.known._replace(own_directions=tuple(directions), own_products=tuple(products))
+            step = replace(step, known=own)
+        before, result = result, REFINERS[step.refiner].refine(denoiser, u, step, observation, noise, result)
+        if step.known is not None and result.tried is not None:
+            directions += result.tried.directions
+            products += result.tried.products
+        yield Stepped(step, u, before, result)
+
+
 def descend(
     denoiser: CountingDenoiser,
     result: StepResult,
     steps: Sequence[LevelStep],
     observation: LatentObservation,
     noise: RowNoise,
-    record: Callable[[LevelStep, Tried | None], None] | None = None,
+    recorder: Recorder | None = None,
 ) -> StepResult:
-    """Takes the steps of a preset, one after the other, from the state of an earlier result.
-
-    record: is told what the solver of each step has tried.
-    """
-    for step in steps:
-        u = result.u + (step.s**2 - step.s_next**2) ** 0.5 * noise() if step.renew else result.u
-        result = REFINERS[step.refiner].refine(denoiser, u, step, observation, noise, result)
-        if record is not None:
-            record(step, result.tried)
+    """The last result of `descents`. recorder: is told what solvers try."""
+    for stepped in descents(denoiser, result, steps, observation, noise):
+        result = stepped.after
+        if recorder is not None:
+            recorder.add(stepped.step, result.tried)
     return result
 
 
