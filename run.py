@@ -457,6 +457,7 @@ BENCHMARKS = (
     "worlds",
     "sizes",
     "crosstalk",
+    "fills",
     "gmm",
     "restoration",
     "ablation",

@@ -7,6 +7,7 @@ The changes are those of `benchmark ablation`, the problems those of `benchmark 
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -65,14 +66,14 @@ def key(change: str, hole: str, options: Options) -> str:
 
 def score(change: str, hole: str, options: Options) -> Row:
     preset: Any = PACK.core.PRESETS[change]
-    painted = sizes.paint(
-        "no largest level",
+    draw = sizes.preset_draw(preset)
+    judged = sizes.painted(
+        lambda denoiser, observation: draw(denoiser, observation, math.inf, options.fills),
         cells_of(options),
-        sizes.hole_of(hole),
-        sizes.preset_draw(preset),
-        preset.refiner.uses_crosstalk,
+        hole,
         options.pictures,
         options.fills,
+        preset.refiner.uses_crosstalk,
     )
     return Row(
         change,
@@ -81,10 +82,10 @@ def score(change: str, hole: str, options: Options) -> Row:
         cells_of(options),
         options.pictures,
         options.fills,
-        both=painted.judged["both"],
-        tv=painted.judged["tv"] - painted.judged["floor"],
-        forward=painted.forward,
-        backward=painted.backward,
+        both=judged.scores["both"],
+        tv=judged.scores["tv"] - judged.scores["floor"],
+        forward=judged.forward,
+        backward=judged.backward,
         commit=commit(),
         key=key(change, hole, options),
     )

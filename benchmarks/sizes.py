@@ -14,14 +14,14 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise, product
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from einops import repeat
 
 from benchmarks.harness.benchmark import Axis, Benchmark, Count, IsNeeded, Options, Summary
 from benchmarks.harness.host import PACK, sampling_inputs
-from benchmarks.harness.keys import digest
+from benchmarks.harness.keys import digest, preset_settings
 from benchmarks.harness.results import commit
 from benchmarks.harness.tables import Column, legend, markdown, sections
 from benchmarks.portraits.enlarged import EnlargedPrior, block_means, enlarged_observation
@@ -118,25 +118,24 @@ def hole_of(name: str) -> torch.Tensor:
     return torch.ones(pictures.SIZE, pictures.SIZE, dtype=torch.bool) if name == EVERYTHING else pictures.hole(name)
 
 
-@dataclass(frozen=True)
-class Painted:
-    """The scores of fills that are about pictures, see `toy.judge`, and passes through the network per fill."""
+class Judged(NamedTuple):
+    """What was drawn of a hole: scores as in the toy benchmark, and passes per fill."""
 
-    judged: dict[str, Any]
+    scores: dict[str, Any]
     forward: float
     backward: float
 
 
-def paint(
-    family: str, cells: int, hole: torch.Tensor, draw: Draw, with_crosstalk: bool, count: int, fills: int
-) -> Painted:
-    """Fills of one hole (H, W) in the first `count` held-out pictures.
+def painted(
+    work: Callable[[Any, Any], Any], cells: int, name: str, count: int, fills: int, with_crosstalk: bool
+) -> Judged:
+    """The first `count` held-out pictures with a hole, at a size.
 
-    with_crosstalk: see `observation.observe`.
+    work: (denoiser, observation) to a `SampleResult` of `fills` fills a picture.
     """
     model, vae = prior()
     inputs = sampling_inputs(model, PACK.host.text_inputs.zero_conditioning(model), seed=SEED)
-    truth = held_out(count)
+    hole, truth = hole_of(name), held_out(count)
     originals = pictures.render(truth)
     image = originals.movedim(1, -1)
     mask = repeat(hole.float(), "h w -> n h w", n=count)
@@ -146,22 +145,24 @@ def paint(
         small = PACK.observation.observe(inputs.info, picture, with_crosstalk=with_crosstalk)
     observation = enlarged_observation(small, factor, SEED)
 
-    def work(denoiser: Any, device: torch.device) -> Any:
-        return draw(EnlargedPrior(denoiser, SIDE), observation.to(device), FAMILIES[family], fills)
+    def opened(denoiser: Any, device: torch.device) -> Any:
+        return work(EnlargedPrior(denoiser, SIDE), observation.to(device))
 
     with torch.inference_mode():
-        drawn = PACK.host.denoiser.open_denoiser(inputs, work, shape=(8, *toy.LATENT_SHAPE), gradient=True)
-        painted = toy.decode(vae, inputs.info.to_host_latent(block_means(drawn.latents.cpu(), factor)))
-    return Painted(
-        judge(painted, truth, originals, hole, fills),
-        drawn.evaluations.forward / len(painted),
-        drawn.evaluations.backward / len(painted),
-    )
+        drawn = PACK.host.denoiser.open_denoiser(inputs, opened, shape=(8, *toy.LATENT_SHAPE), gradient=True)
+        shown = toy.decode(vae, inputs.info.to_host_latent(block_means(drawn.latents.cpu(), factor)))
+    scores, passes = judge(shown, truth, originals, hole, fills), drawn.evaluations
+    return Judged(scores, passes.forward / len(shown), passes.backward / len(shown))
 
 
 def score(family: str, cells: int, name: str, method: str, count: int, fills: int) -> Score:
     """A method on one hole in the first `count` held-out pictures."""
-    painted = paint(family, cells, hole_of(name), DRAWS[method], method in PRESETS, count, fills)
+
+    def work(denoiser: Any, observation: Any) -> Any:
+        return DRAWS[method](denoiser, observation, FAMILIES[family], fills)
+
+    judged = painted(work, cells, name, count, fills, with_crosstalk=method in PRESETS)
+    names = ("valid", "consistent", "both", "tv", "floor", "modes")
     return Score(
         family,
         cells,
@@ -169,9 +170,9 @@ def score(family: str, cells: int, name: str, method: str, count: int, fills: in
         method,
         count,
         fills,
-        **{name: painted.judged[name] for name in ("valid", "consistent", "both", "tv", "floor", "modes")},
-        forward=painted.forward,
-        backward=painted.backward,
+        **{name: judged.scores[name] for name in names},
+        forward=judged.forward,
+        backward=judged.backward,
         commit=commit(),
         key=key(family, cells, name, method, count, fills),
     )
@@ -181,7 +182,7 @@ def key(family: str, cells: int, name: str, method: str, count: int, fills: int)
     """A digest of what decides a row, but the code."""
     settings: Any = PRESETS.get(method)
     if settings is not None:
-        settings = {part: getattr(settings, part) for part in ("fit", "schedule", "sampler", "relative_levels")}
+        settings = {**preset_settings(settings), "relative_levels": settings.relative_levels}
     elif method in BASELINES:
         settings = core.baselines.BASELINES[method].settings()
     return digest(

@@ -7,12 +7,12 @@ from typing import Any
 from comfy.model_patcher import ModelPatcher
 from comfy_api.v0_0_2 import io
 
-from ..vipaint_core import FittedPosterior, posterior_method
+from ..vipaint_core import FittedPosterior
 from . import preflight, sockets
 from .execution import names_node
 from .host.denoiser import Conditioning
 from .host.memory import AUTO
-from .sampling import Draws, run_method, sampling_inputs, to_latent
+from .sampling import DrawMore, run_method, sampling_inputs, to_latent
 from .validation import check_posterior, check_widgets
 
 
@@ -69,6 +69,5 @@ class VIPaintSample(io.ComfyNode):
         check_widgets(cls, seed=seed, cfg=cfg, fills=fills, first_fill=first_fill, gradients=gradients)
         inputs = sampling_inputs(model, positive, negative, cfg, seed, gradients)
         check_posterior(inputs.info, posterior)
-        method = posterior_method(posterior.preset, posterior.posterior)
-        latents = run_method(inputs, Draws(posterior.observation, method, fills, first_fill))
+        latents = run_method(inputs, DrawMore(posterior, seed, fills, first_fill))
         return io.NodeOutput(to_latent(inputs.info, latents, posterior.observation))

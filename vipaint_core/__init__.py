@@ -6,13 +6,23 @@ from .diffusion.denoiser import Denoiser, Evaluations, Progress
 from .diffusion.jacobian_free import JacobianFree
 from .posterior.chain import HierarchicalPosterior, KeptContent
 from .posterior.fitting import FitState, FittedPosterior, fit, initial_posterior
+from .posterior.gains import Gains
 from .posterior.storage import load_posterior, save_posterior
 from .presets import PRESETS, FitConfig, Preset, SamplerConfig, ScheduleConfig
 from .problem.crosstalk import measure_crosstalk, measure_cut_cells
 from .problem.observation import LatentObservation
 from .problem.pixels import PixelObservation
 from .sampling.driver import DrawMethod, SampleResult, SampleState, draw_fills
-from .sampling.posterior_sampling import descent_method, posterior_method, sample
+from .sampling.gain_bound import bound_calls, gain_bound
+from .sampling.posterior_sampling import (
+    GainState,
+    chains_needed,
+    descent_method,
+    fit_gains,
+    further_method,
+    posterior_method,
+    sample,
+)
 from .sampling.restoration import RestorationConfig, restoration_method, restore
 
 __all__ = [
@@ -26,6 +36,8 @@ __all__ = [
     "FitConfig",
     "FitState",
     "FittedPosterior",
+    "GainState",
+    "Gains",
     "HierarchicalPosterior",
     "JacobianFree",
     "KeptContent",
@@ -38,9 +50,14 @@ __all__ = [
     "SampleState",
     "SamplerConfig",
     "ScheduleConfig",
+    "bound_calls",
+    "chains_needed",
     "descent_method",
     "draw_fills",
     "fit",
+    "fit_gains",
+    "further_method",
+    "gain_bound",
     "initial_posterior",
     "load_posterior",
     "measure_crosstalk",

@@ -23,6 +23,13 @@ def say(text: str) -> None:
         show("\n".join(kept))
 
 
+def tell(text: str) -> None:
+    """One sentence about what the running node does now, below what it has said; the next one replaces it."""
+    kept = _messages.get()
+    if kept is not None:
+        show("\n".join([*kept, text]))
+
+
 def warn(text: str) -> None:
     """As `say`, for what the user will hardly have wanted."""
     log.warning("VIPaint: %s", text)

@@ -13,7 +13,8 @@ from ..diffusion.levels import clip_levels, levels_from
 from ..presets import Preset
 from ..problem.observation import LatentObservation
 from .chain import HierarchicalPosterior, KeptContent
-from .objective import negative_bound
+from .gains import Gains
+from .objective import BoundParts, negative_bound
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,9 @@ class FittedPosterior:
 
     history: -ELBO per image after every step, nats.
     family: free text that names the model family.
+    seed: the fit's.
+    gains: what draws further fills, where the preset has chains; see `sampling.posterior_sampling.fit_gains`.
+    bound: that of the gains, -ELBO in nats, means over images; see `sampling.gain_bound`.
     """
 
     posterior: HierarchicalPosterior
@@ -30,9 +34,14 @@ class FittedPosterior:
     evaluations: Evaluations = field(default_factory=Evaluations)
     history: tuple[float, ...] = ()
     family: str = ""
+    seed: int = 0
+    gains: Gains | None = None
+    bound: BoundParts | None = None
 
     def to(self, device: torch.device | str) -> FittedPosterior:
-        return replace(self, posterior=self.posterior.to(device), observation=self.observation.to(device))
+        gains = None if self.gains is None else self.gains.to(device)
+        posterior, observation = self.posterior.to(device), self.observation.to(device)
+        return replace(self, posterior=posterior, observation=observation, gains=gains)
 
 
 @dataclass
@@ -149,7 +158,7 @@ def fit(
     detached = replace(
         posterior, mu=posterior.mu.detach(), log_tau=posterior.log_tau.detach(), gamma=posterior.gamma.detach()
     )
-    return FittedPosterior(detached, observation, preset, state.evaluations, tuple(state.history), family)
+    return FittedPosterior(detached, observation, preset, state.evaluations, tuple(state.history), family, seed)
 
 
 def _antithetic_noise(generator: torch.Generator, like: torch.Tensor, draws: int, count: int) -> list[torch.Tensor]:
