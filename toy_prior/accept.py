@@ -28,6 +28,7 @@ from toy_prior.training import DEVICE
 HELD_OUT_SEED = 5 * 10**8
 HELD_OUT = 256
 BATCH = 50
+VALID_SAMPLES = "samples read as valid pictures"
 
 
 class Requirement(NamedTuple):
@@ -69,7 +70,7 @@ def read_portraits(drawn: torch.Tensor) -> list[Requirement]:
     reading = pictures.read(drawn)
     valid, agree = (100 * float(flags.float().mean()) for flags in (reading.valid, reading.eyes_agree))
     found = [
-        Requirement.at_least("samples read as valid pictures", 95, valid, "{:.1f} %"),
+        Requirement.at_least(VALID_SAMPLES, 95, valid, "{:.1f} %"),
         Requirement.at_least("left and right eye agree", 98, agree, "{:.1f} %"),
     ]
     for name, values in reading.attributes.discrete().items():
@@ -145,7 +146,7 @@ def _sampled_scenes(readings: list[Reading]) -> list[Requirement]:
         for flags in ("valid", "lamps_agree")
     )
     found = [
-        Requirement.at_least("samples read as valid pictures", 90, valid, "{:.1f} %"),
+        Requirement.at_least(VALID_SAMPLES, 90, valid, "{:.1f} %"),
         Requirement.at_least("samples lit by one lamp", 95, agree, "{:.1f} %"),
     ]
     values = {
@@ -173,6 +174,20 @@ PRIORS: dict[str, Callable[[int], list[Requirement]]] = {
 }
 
 
+def report(prior: str) -> Path:
+    """Where what was measured of one of `PRIORS` is written."""
+    return CHECKPOINT.parent / ("acceptance.md" if prior == "portraits" else f"acceptance_{prior}.md")
+
+
+def valid_samples(prior: str) -> float | None:
+    """Share of a prior's own samples that are valid pictures, as its report says; None without one."""
+    file = report(prior)
+    if not file.is_file():
+        return None
+    (line,) = (line for line in file.read_text("utf-8").splitlines() if line.startswith(f"| {VALID_SAMPLES} |"))
+    return float(line.split("|")[3].strip(" %")) / 100
+
+
 def table(found: list[Requirement]) -> str:
     rows = [("quantity", "required", "measured", "met"), ("---", "--:", "--:", "--:")]
     rows += [(*one[:3], "yes" if one.is_met else "NO") for one in found]
@@ -186,7 +201,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     is_first = options.prior == "portraits"
-    out = options.out or CHECKPOINT.parent / ("acceptance.md" if is_first else f"acceptance_{options.prior}.md")
+    out = options.out or report(options.prior)
     with torch.inference_mode():
         found = PRIORS[options.prior](options.samples)
     title = "the toy prior" if is_first else f"the prior of {options.prior}"

@@ -35,6 +35,7 @@ class SmallPortraits(Portraits):
 PIXEL_WORLD = SmallPortraits(
     name="portraits-pixels",
     tuned="nothing was tuned on it",
+    accepted="pixels",
     file=PIXELS,
     methods=(EXACT, *OURS, *NEAR, "paper-2", "paper-4"),
     latent_shape=(pixels.CHANNELS, pixels.SIDE, pixels.SIDE),

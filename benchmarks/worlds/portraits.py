@@ -61,6 +61,7 @@ class Portraits:
 
     name: str
     tuned: str
+    accepted: str
     file: Path
     methods: Sequence[str]
     vae_file: Path | None = None
@@ -153,12 +154,14 @@ NEAR = (KSAMPLER, "LanPaint", "pigdm", "dps", "ding", "langevin", "flair")
 FLOW = Portraits(
     name="portraits",
     tuned="every preset was tuned on it",
+    accepted="portraits",
     file=CHECKPOINT,
     methods=(EXACT, *OURS, *NEAR),
 )
 UNET_WORLD = Portraits(
     name="portraits-unet",
     tuned="nothing was tuned on it",
+    accepted="unet",
     file=UNET,
     vae_file=UNET_VAE,
     latent_shape=(4, 16, 16),
@@ -169,6 +172,7 @@ UNET_WORLD = Portraits(
 INPAINTING = replace(
     UNET_WORLD,
     name="portraits-inpainting",
+    accepted="",
     file=UNET_INPAINTING,
     methods=(*OURS, KSAMPLER),
     picture_bound=True,

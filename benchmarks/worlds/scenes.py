@@ -48,6 +48,7 @@ class Scenes:
 
     name: str = "scenes"
     tuned: str = "nothing was tuned on it"
+    accepted: str = "scenes"
     file: Path = SCENES
     methods: Sequence[str] = (EXACT, "balanced", "fast", "thorough", KSAMPLER, "LanPaint", "pigdm", "ding")
     latent_shape: tuple[int, int, int] = (16, 32, 32)

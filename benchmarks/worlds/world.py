@@ -87,6 +87,7 @@ class World(Protocol[T]):
 
     name: as in the tables.
     tuned: what was chosen on it, a sentence for the reader of the tables.
+    accepted: which of `toy_prior.accept.PRIORS` the model is, empty where its own samples were never judged.
     files: what `load` reads. maker: the command that makes them where they are missing.
     latent_shape: (C, H, W) of the model's latents.
     holes, methods: what the benchmark paints without being told. every_hole: all holes that it can be told.
@@ -99,6 +100,8 @@ class World(Protocol[T]):
     def name(self) -> str: ...
     @property
     def tuned(self) -> str: ...
+    @property
+    def accepted(self) -> str: ...
     @property
     def files(self) -> tuple[Path, ...]: ...
     @property
