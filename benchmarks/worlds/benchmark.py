@@ -283,8 +283,8 @@ def summary(rows: list[Row]) -> str:
 
     What `balanced` has on the same holes stands beside it: holes are not equally hard.
     """
-    header = ("world", "method", "pictures", "holes", "both", "balanced there", "worst hole")
-    header += ("TV above exact", "CRPS above exact", "energy above exact", "passes")
+    above_exact = ("TV above exact", "CRPS above exact", "energy above exact")
+    header = ("world", "method", "pictures", "holes", "both", "balanced there", "worst hole", *above_exact, "passes")
     lines: list[Sequence[str]] = []
     unprompted = [row for row in rows if row.prompt == str(NO_PROMPT)]
     shares = {name: own_samples(name) for name in dict.fromkeys(row.world for row in rows)}
