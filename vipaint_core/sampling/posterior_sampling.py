@@ -83,19 +83,22 @@ def descents(
 ) -> Iterator[Stepped]:
     """Takes the steps of a preset, one after the other, from the state of an earlier result.
 
-    What a row's own solver has tried is known to it from then on, beside `LevelStep.known`.
+    What a row's own solver has tried is known to it from then on, beside `LevelStep.known`: at lower levels by as much less
+    as the variance of an estimate is there.
     """
     directions: list[torch.Tensor] = []
+    # In units of that variance.
     products: list[torch.Tensor] = []
     for step in steps:
         u = result.u + (step.s**2 - step.s_next**2) ** 0.5 * noise() if step.renew else result.u
         if step.known is not None:
-            own = step.known._replace(own_directions=tuple(directions), own_products=tuple(products))
-            step = replace(step, known=own)
+            spread = step.s**2 / (1 + step.s**2)
+            own = tuple(directions), tuple(spread * product for product in products)
+            step = replace(step, known=step.known._replace(own_directions=own[0], own_products=own[1]))
         before, result = result, REFINERS[step.refiner].refine(denoiser, u, step, observation, noise, result)
         if step.known is not None and result.tried is not None:
             directions += result.tried.directions
-            products += result.tried.products
+            products += [product / spread for product in result.tried.products]
         yield Stepped(step, u, before, result)
 
 
