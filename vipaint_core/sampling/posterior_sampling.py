@@ -145,7 +145,7 @@ class GainState:
     """Unfinished chains. `fit_gains` updates it after every batch, and continues from it."""
 
     drawing: SampleState = field(default_factory=SampleState)
-    recorder: Recorder = field(default_factory=Recorder)
+    recorder: Recorder | None = None
 
 
 def chains_needed(fitted: FittedPosterior, seed: int, fills: int, first: int = 0) -> int:
@@ -174,6 +174,7 @@ def fit_gains(
     if wanted <= there:
         return fitted
     state = state if state is not None else GainState()
+    state.recorder = state.recorder or Recorder(fitted.preset.fit.rank)
     drawn = draw_fills(
         denoiser,
         fitted.observation,
