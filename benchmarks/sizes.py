@@ -73,14 +73,14 @@ class Score:
 Draw = Callable[[Any, Any, float, int], Any]
 
 
-def preset_draw(name: str) -> Draw:
-    """As VIPaint Inpaint draws with the preset; beyond its largest level the model is asked on coarser grids."""
+def preset_draw(preset: Any) -> Draw:
+    """As VIPaint Inpaint draws with a preset; beyond its largest level the model is asked on coarser grids."""
 
     def draw(denoiser: Any, observation: Any, s_max: float, fills: int) -> Any:
         if math.isfinite(s_max):
             denoiser = core.CoarseGridDenoiser(denoiser, s_max)
             s_max = core.reachable_level(s_max, observation.shape)
-        fitted = core.fit(denoiser, observation, PRESETS[name], SEED, s_max=s_max)
+        fitted = core.fit(denoiser, observation, preset, SEED, s_max=s_max)
         return core.sample(denoiser, fitted, SEED, fills)
 
     return draw
@@ -109,7 +109,7 @@ def baseline_draw(name: str) -> Draw:
     return draw
 
 
-DRAWS: dict[str, Draw] = {name: preset_draw(name) for name in PRESETS}
+DRAWS: dict[str, Draw] = {name: preset_draw(preset) for name, preset in PRESETS.items()}
 DRAWS |= {ANCESTRAL: ancestral_draw, **{name: baseline_draw(name) for name in BASELINES}}
 
 
@@ -145,12 +145,12 @@ def painted(
         small = PACK.observation.observe(inputs.info, picture, with_crosstalk=with_crosstalk)
     observation = enlarged_observation(small, factor, SEED)
 
-    def opened(denoiser: Any, _device: torch.device) -> Any:
-        return work(EnlargedPrior(denoiser, SIDE), observation)
+    def opened(denoiser: Any, device: torch.device) -> Any:
+        return work(EnlargedPrior(denoiser, SIDE), observation.to(device))
 
     with torch.inference_mode():
         drawn = PACK.host.denoiser.open_denoiser(inputs, opened, shape=(8, *toy.LATENT_SHAPE), gradient=True)
-        shown = toy.decode(vae, inputs.info.to_host_latent(block_means(drawn.latents, factor)))
+        shown = toy.decode(vae, inputs.info.to_host_latent(block_means(drawn.latents.cpu(), factor)))
     scores, passes = judge(shown, truth, originals, hole, fills), drawn.evaluations
     return Judged(scores, passes.forward / len(shown), passes.backward / len(shown))
 

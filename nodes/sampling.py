@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
@@ -53,8 +54,8 @@ log = logging.getLogger(__name__)
 
 T_co = TypeVar("T_co", covariant=True)
 O = TypeVar("O", bound=Observation)  # noqa: E741  (short in signatures)
-# Rows that are drawn together, where memory allows.
-BATCH = 8
+# Rows that are drawn together, where memory allows; benchmarks on large GPUs ask for more.
+ROWS = ContextVar("vipaint_rows", default=8)
 
 
 @dataclass
@@ -143,7 +144,7 @@ class Draws(Generic[O]):
     method: DrawMethod[O]
     fills: int
     first: int = 0
-    batch: int = BATCH
+    batch: int = field(default_factory=ROWS.get)
     decoder: HostDecoder | None = None
 
     @property
@@ -208,8 +209,8 @@ class Plan(NamedTuple):
     def calls(self, images: int) -> PlannedCalls:
         """Network calls of the chains and of the fills."""
         return PlannedCalls(
-            chains=self.method.planned_calls(images, self.chains, BATCH) if self.chains else 0,
-            sample=self.further.planned_calls(images, self.fills, BATCH) if self.fills else 0,
+            chains=self.method.planned_calls(images, self.chains, ROWS.get()) if self.chains else 0,
+            sample=self.further.planned_calls(images, self.fills, ROWS.get()) if self.fills else 0,
         )
 
     def demand(self, observation: LatentObservation) -> MemoryDemand:
@@ -217,7 +218,7 @@ class Plan(NamedTuple):
         coupled = self.further.coupled
         gradient = (self.chains > 0 and self.method.needs_gradient) or self.further.needs_gradient
         return MemoryDemand(
-            observation.shape, 1 if coupled else min(rows, BATCH), self.fills if coupled else 0, gradient
+            observation.shape, 1 if coupled else min(rows, ROWS.get()), self.fills if coupled else 0, gradient
         )
 
 
@@ -316,7 +317,7 @@ class FitAndDraw:
         images = len(self.observation.y)
         calls = self._plan.calls(images)._replace(fit=self._config.calls)
         if self._evaluates_bound:
-            calls = calls._replace(bound=-(-images // BATCH) * bound_calls(self._unfitted))
+            calls = calls._replace(bound=-(-images // ROWS.get()) * bound_calls(self._unfitted))
         return calls
 
     @property
