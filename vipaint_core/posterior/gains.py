@@ -86,10 +86,15 @@ class Gains:
 
 
 class Recorder:
-    """Collects what chains find, batch by batch; an unfinished batch leaves nothing."""
+    """Collects what chains find, batch by batch; an unfinished batch leaves nothing.
 
-    def __init__(self) -> None:
-        self._batches: list[tuple[torch.Tensor, dict[float, list[Tried]]]] = []
+    rank: directions that a chain leaves at a level, at most.
+    """
+
+    def __init__(self, rank: int) -> None:
+        self._rank = rank
+        # Of every batch its images and, by level, (N, K, ...) of directions and products.
+        self._batches: list[tuple[torch.Tensor, dict[float, tuple[torch.Tensor, torch.Tensor]]]] = []
         self._open: dict[float, list[Tried]] = {}
 
     def begin(self) -> None:
@@ -104,7 +109,7 @@ class Recorder:
 
     def end(self, image: torch.Tensor) -> None:
         """The batch is whole; image: (N,) of its rows."""
-        self._batches.append((image, self._open))
+        self._batches.append((image, {s: _reduced(found, self._rank) for s, found in self._open.items()}))
         self._open = {}
 
     def gains(self, fills: torch.Tensor) -> Gains:
@@ -113,20 +118,24 @@ class Recorder:
         levels = sorted({s for _, found in self._batches for s in found}, reverse=True)
         rows = torch.cat([image for image, _ in self._batches]) if self._batches else torch.zeros(0, dtype=torch.long)
 
-        def whole(part: int) -> tuple[torch.Tensor, ...]:
-            found = ([[tried[part] for tried in batch[s]] for _, batch in self._batches] for s in levels)
-            return tuple(self._whole(batches, rows, chains, images) for batches in found)
+        present = rows[::chains]
 
-        directions, products = whole(0), whole(1)
+        def whole(part: int, s: float) -> torch.Tensor:
+            """(B, M * K, ...); rows of one picture follow each other."""
+            found = torch.cat([batch[s][part] for _, batch in self._batches])
+            every = found.new_zeros(images, chains * found.shape[1], *found.shape[2:])
+            every[present] = found.reshape(len(present), -1, *found.shape[2:])
+            return every
+
+        directions, products = (tuple(whole(part, s) for s in levels) for part in (0, 1))
         return Gains(tuple(levels), directions, products, fills)
 
-    @staticmethod
-    def _whole(
-        batches: Sequence[Sequence[Sequence[torch.Tensor]]], rows: torch.Tensor, chains: int, images: int
-    ) -> torch.Tensor:
-        """(B, M * K, ...) of what every step of every batch has found; rows of one picture follow each other."""
-        parts = torch.cat([torch.stack([part for step in steps for part in step], 1) for steps in batches])
-        present = rows[::chains]
-        whole = parts.new_zeros(images, chains * parts.shape[1], *parts.shape[2:])
-        whole[present] = parts.reshape(len(present), -1, *parts.shape[2:])
-        return whole
+
+def _reduced(found: Sequence[Tried], rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the steps of a level have found, directions and products, each (N, K, ...) with K up to rank.
+
+    Of more, those that the solvers have tried first: these tell most.
+    """
+    tried = [(turn, *pair) for steps in found for turn, pair in enumerate(zip(*steps, strict=True))]
+    first = sorted(tried, key=lambda entry: entry[0])[:rank]
+    return torch.stack([entry[1] for entry in first], 1), torch.stack([entry[2] for entry in first], 1)

@@ -65,6 +65,10 @@ def posterior_method(
     return DrawMethod(draw, calls, gradient, coupled=preset.sampler.smc)
 
 
+# The latest products of its own that a further fill goes on with; of older ones little holds.
+OWN_PRODUCTS = 12
+
+
 class Stepped(NamedTuple):
     """One step of a descent: from the state u, renewed where it is a resampling, and after the result before to another."""
 
@@ -83,19 +87,22 @@ def descents(
 ) -> Iterator[Stepped]:
     """Takes the steps of a preset, one after the other, from the state of an earlier result.
 
-    What a row's own solver has tried is known to it from then on, beside `LevelStep.known`.
+    What a row's own solver has tried is known to it from then on, beside `LevelStep.known`: at lower levels by as much less
+    as the variance of an estimate is there.
     """
     directions: list[torch.Tensor] = []
+    # In units of that variance.
     products: list[torch.Tensor] = []
     for step in steps:
         u = result.u + (step.s**2 - step.s_next**2) ** 0.5 * noise() if step.renew else result.u
         if step.known is not None:
-            own = step.known._replace(own_directions=tuple(directions), own_products=tuple(products))
-            step = replace(step, known=own)
+            spread = step.s**2 / (1 + step.s**2)
+            own = tuple(directions), tuple(spread * product for product in products)
+            step = replace(step, known=step.known._replace(own_directions=own[0], own_products=own[1]))
         before, result = result, REFINERS[step.refiner].refine(denoiser, u, step, observation, noise, result)
         if step.known is not None and result.tried is not None:
-            directions += result.tried.directions
-            products += result.tried.products
+            directions = [*directions, *result.tried.directions][-OWN_PRODUCTS:]
+            products = [*products, *(product / spread for product in result.tried.products)][-OWN_PRODUCTS:]
         yield Stepped(step, u, before, result)
 
 
@@ -142,7 +149,7 @@ class GainState:
     """Unfinished chains. `fit_gains` updates it after every batch, and continues from it."""
 
     drawing: SampleState = field(default_factory=SampleState)
-    recorder: Recorder = field(default_factory=Recorder)
+    recorder: Recorder | None = None
 
 
 def chains_needed(fitted: FittedPosterior, seed: int, fills: int, first: int = 0) -> int:
@@ -171,6 +178,7 @@ def fit_gains(
     if wanted <= there:
         return fitted
     state = state if state is not None else GainState()
+    state.recorder = state.recorder or Recorder(fitted.preset.fit.rank)
     drawn = draw_fills(
         denoiser,
         fitted.observation,
