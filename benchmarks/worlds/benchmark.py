@@ -323,7 +323,10 @@ def summary(rows: list[Row]) -> str:
             )
     told = [f"- {name}: {WORLDS[name].tuned}" for name in worth]
     told += [
-        f"- {name}: in worlds.md alone, for its prior is not trained far enough" for name in shares if name not in worth
+        f"- {name}: in worlds.md alone, for its prior "
+        f"{'was not judged by its own samples' if share is None else 'is far from trained'}"
+        for name, share in shares.items()
+        if name not in worth
     ]
     return f"{markdown(header, lines)}\n" + "\n".join(told) + "\n"
 
