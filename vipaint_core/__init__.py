@@ -7,6 +7,7 @@ from .diffusion.jacobian_free import JacobianFree
 from .posterior.chain import HierarchicalPosterior, KeptContent
 from .posterior.fitting import FitState, FittedPosterior, fit, initial_posterior
 from .posterior.storage import load_posterior, save_posterior
+from .posterior.variation import around, given_cells
 from .presets import PRESETS, FitConfig, Preset, SamplerConfig, ScheduleConfig
 from .problem.crosstalk import measure_crosstalk, measure_cut_cells
 from .problem.observation import LatentObservation
@@ -38,9 +39,11 @@ __all__ = [
     "SampleState",
     "SamplerConfig",
     "ScheduleConfig",
+    "around",
     "descent_method",
     "draw_fills",
     "fit",
+    "given_cells",
     "initial_posterior",
     "load_posterior",
     "measure_crosstalk",

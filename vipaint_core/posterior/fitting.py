@@ -31,6 +31,10 @@ class FittedPosterior:
     history: tuple[float, ...] = ()
     family: str = ""
 
+    def rows(self, index: torch.Tensor) -> FittedPosterior:
+        """The posterior of the given images, repeated as often as the index names them."""
+        return replace(self, posterior=self.posterior.rows(index), observation=self.observation.rows(index))
+
     def to(self, device: torch.device | str) -> FittedPosterior:
         return replace(self, posterior=self.posterior.to(device), observation=self.observation.to(device))
 

@@ -182,6 +182,35 @@ class LatentObservation:
         weight = self.weight / (1 + self.weight * self.crosstalk_variance / self.sigma_y**2)
         return replace(self, weight=weight, crosstalk_variance=None)
 
+    def with_cells(self, latents: torch.Tensor, weight: torch.Tensor) -> LatentObservation:
+        """The same with evidence on more cells: those on which less is known so far; others stay as they are.
+
+        latents: (B, C, H, W) in model scale.
+        weight: (B, 1, H, W) in [0, 1], the precision of each cell, 0 where nothing is added.
+
+        Raises ValueError for operators that mix cells and shapes that do not fit.
+        """
+        if not isinstance(self.operator, Mask):
+            raise ValueError(
+                f"with_cells: expected an observation of single cells, found {type(self.operator).__name__}"
+            )
+        check_observed("with_cells", latents, weight, self.sigma_y)
+        if latents.shape != self.y.shape:
+            raise ValueError(
+                f"with_cells: expected latents of shape {tuple(self.y.shape)}, found {tuple(latents.shape)}"
+            )
+        added = weight > self.cell_weight
+        # What visible cells owe to these latents is no longer part of what the operator shows.
+        y = self.y - self.operator.A(torch.where(added, latents, 0.0))
+        variance = self.crosstalk_variance
+        return replace(
+            self,
+            y=torch.where(added, latents, y),
+            weight=torch.where(added, weight, self.weight),
+            operator=self.operator.with_known(added),
+            crosstalk_variance=None if variance is None else torch.where(added, 0.0, variance),
+        )
+
     def rows(self, index: torch.Tensor) -> Self:
         return self._with(self.operator.rows(index), lambda tensor: tensor[index])
 
