@@ -459,6 +459,7 @@ BENCHMARKS = (
     "restoration",
     "ablation",
     "strength",
+    "variations",
     "distilled",
     "memory",
     "speed",
