@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from einops import rearrange, repeat
@@ -161,39 +161,56 @@ def with_value(attributes: pictures.Attributes, group: str, value: int) -> pictu
     return pictures.Attributes(attributes.hue, {**attributes.groups, **changed})
 
 
-def exact_share(fills: pictures.Attributes, visible: torch.Tensor, variation: float, hidden: Sequence[str]) -> float:
-    """How often hidden attributes of exact draws around fills are the fills' own, mean over fills and attributes.
+class Alternatives(NamedTuple):
+    """What a layer of fills may be. moved: (N, values, D), latents of each value less those of the fills, all else alike.
+    attributes: (N,) of each value. group: the layer.
+    """
 
-    x0' is drawn given u = x0 + s n, each layer among all its values with the others as they are: layers touch disjoint
-    parts of the picture. What shows a layer in part leaves the values that agree with it.
+    group: str
+    attributes: list[pictures.Attributes]
+    moved: torch.Tensor
+    agrees: torch.Tensor
+
+
+def alternatives(fills: pictures.Attributes, visible: torch.Tensor, hidden: Sequence[str]) -> list[Alternatives]:
+    """Of every layer that shows hidden attributes, its values; those that agree with what is visible.
 
     visible: (128, 128) bool, pixels that show what is known.
+    """
+    own, found = pictures.render(fills), []
+    latents = model_latents(own)
+    for group in groups_of(hidden):
+        attributes = [with_value(fills, group, value) for value in range(values_of(group))]
+        drawn = [pictures.render(one) for one in attributes]
+        agrees = torch.stack([(one - own).abs()[..., visible].amax((1, 2)) <= 0.02 for one in drawn], 1)
+        moved = torch.stack([model_latents(one) - latents for one in drawn], 1).flatten(2)
+        found.append(Alternatives(group, attributes, moved, agrees))
+    return found
+
+
+def exact_share(
+    fills: pictures.Attributes, given: Sequence[Alternatives], variation: float, hidden: Sequence[str]
+) -> float:
+    """How often hidden attributes of exact draws around fills are the fills' own, mean over fills and attributes.
+
+    x0' is drawn given u = x0 + s n, each layer among its values with the others as they are: layers touch disjoint parts
+    of the picture.
     """
     level = 0.0
     if variation < 1:
         info = PACK.host.model_info
         level = info.level_of_strength(prior().model, info.model_info(prior().model).coordinate, variation)
     shares = []
-    for group, names in groups_of(hidden).items():
-        candidates = [with_value(fills, group, value) for value in range(values_of(group))]
-        drawn = [pictures.render(candidate) for candidate in candidates]
-        own = pictures.render(fills)
-        agrees = torch.stack([(one - own).abs()[..., visible].amax((1, 2)) <= 0.02 for one in drawn], 1)
-        if variation < 1:
-            with torch.inference_mode():
-                latents = torch.stack([model_latents(one) - model_latents(own) for one in drawn], 1).flatten(2)
-            generator = torch.Generator().manual_seed(SEED)
-            total = torch.zeros(agrees.shape)
-            for _ in range(NOISES):
-                noise = torch.randn(latents[:, 0].shape, generator=generator)
-                squares = (latents - level * noise[:, None]).square().sum(-1)
-                total += torch.where(agrees, -squares / (2 * level**2), -torch.inf).softmax(1)
-            chance = total / NOISES
-        else:
-            chance = agrees.float() / agrees.sum(1, keepdim=True)
-        for name in names:
+    for group, attributes, moved, agrees in given:
+        chance = agrees.float() / agrees.sum(1, keepdim=True)
+        if level:
+            noise = torch.randn(moved.shape[-1], NOISES, generator=torch.Generator().manual_seed(SEED))
+            # -|u - x|^2 / 2 s^2 of every value, but for what they share.
+            weight = moved @ noise / level - moved.square().sum(-1, keepdim=True) / (2 * level**2)
+            chance = weight.masked_fill(~agrees[..., None], -torch.inf).softmax(1).mean(-1)
+        for name in groups_of(hidden)[group]:
             there = fills.discrete()[name]
-            same = torch.stack([candidate.discrete()[name] == there for candidate in candidates], 1)
+            same = torch.stack([one.discrete()[name] == there for one in attributes], 1)
             shares.append((chance * same).sum(1))
     return float(torch.stack(shares).mean())
 
@@ -201,17 +218,42 @@ def exact_share(fills: pictures.Attributes, visible: torch.Tensor, variation: fl
 def model_latents(shown: torch.Tensor) -> torch.Tensor:
     """Encoded pictures (N, 3, H, W) in model scale."""
     info = PACK.host.model_info.model_info(prior().model)
-    found: torch.Tensor = info.to_model_scale(toy.encode(prior().vae, shown).float())
+    with torch.inference_mode():
+        found: torch.Tensor = info.to_model_scale(toy.encode(prior().vae, shown).float())
     return found
 
 
 def score(hole: str, way: str, method: str, variation: float, count: int, fills: int, fresh: bool) -> Row:
-    first, part = start(hole, method, count, fills, fresh), paint(hole, way, method, variation, count, fills, fresh)
+    part = paint(hole, way, method, variation, count, fills, fresh)
     with torch.inference_mode():
-        painted, chosen = (toy.decode(prior().vae, latents) for latents in (part.latents, first.latents))
+        painted = toy.decode(prior().vae, part.latents)
+    return row_of(hole, way, method, variation, (count, fills), painted, part)
+
+
+@cache
+def chosen_of(
+    hole: str, way: str, method: str, count: int, fills: int
+) -> tuple[pictures.Attributes, list[Alternatives]]:
+    """Attributes of the fills that are drawn around, one for each draw, and what they may be instead."""
+    latents = start(hole, method, count, fills, fresh=False).latents
     if way == WAYS[1]:
-        chosen = chosen[::fills].repeat_interleave(fills, 0)
-    return row_of(hole, way, method, variation, (count, fills), painted, chosen, part)
+        latents = latents[::fills]
+    with torch.inference_mode():
+        found = pictures.read(toy.decode(prior().vae, latents)).attributes
+    still = still_hidden(hole, way)
+    given = alternatives(found, ~still, pictures.hidden_attributes(still))
+    if way == WAYS[1]:
+        rows = torch.arange(count).repeat_interleave(fills)
+        given = [
+            Alternatives(one.group, [each[rows] for each in one.attributes], one.moved[rows], one.agrees[rows])
+            for one in given
+        ]
+        found = found[rows]
+    return found, given
+
+
+def still_hidden(hole: str, way: str) -> torch.Tensor:
+    return pictures.hole(hole) & ~box_of(hole) if way == WAYS[1] else pictures.hole(hole)
 
 
 def row_of(
@@ -221,15 +263,14 @@ def row_of(
     variation: float,
     counts: tuple[int, int],
     painted: torch.Tensor,
-    chosen: torch.Tensor,
     part: Drawn,
 ) -> Row:
-    """painted, chosen: (pictures * fills, 3, H, W), the new fills and those that they were drawn around."""
+    """painted: (pictures * fills, 3, H, W), the new fills."""
     count, fills = counts
-    truth, region, keeps = held_out(count), pictures.hole(hole), way == WAYS[1]
-    still = region & ~box_of(hole) if keeps else region
-    hidden, before = pictures.hidden_attributes(still), pictures.hidden_attributes(region)
-    reading, was = pictures.read(painted), pictures.read(chosen).attributes
+    truth, region = held_out(count), pictures.hole(hole)
+    hidden, before = pictures.hidden_attributes(still_hidden(hole, way)), pictures.hidden_attributes(region)
+    reading = pictures.read(painted)
+    was, given = chosen_of(hole, way, method, count, fills)
     found, own, true = reading.attributes.discrete(), was.discrete(), truth.discrete()
     right = torch.ones(len(painted), dtype=torch.bool)
     for name in pictures.ATTRIBUTES:
@@ -253,7 +294,7 @@ def row_of(
         fills,
         part=float(torch.stack([same[name] for name in shown]).mean()) if shown else None,
         same=float(torch.stack([same[name] for name in hidden]).mean()),
-        exact=exact_share(was, ~still, variation, hidden),
+        exact=exact_share(was, given, variation, hidden),
         valid=float(reading.valid.float().mean()),
         consistent=float(right.float().mean()),
         tv=float(torch.stack(distances).mean()),
