@@ -20,6 +20,11 @@ export const ENGLISH = {
   stale: "Run again to hand on what is chosen.",
   hint: "click: large · double click or Enter: choose · Shift: several · arrows, 1-9 · wheel: zoom · B F U O Esc",
   error: "{node}: input {input}",
+  price_passes: "{preset} · {passes} passes",
+  price_time: "{preset} · about {time}",
+  below_second: "a second",
+  seconds: "{number} s",
+  minutes: "{number} min",
   example: "The example picture could not be copied into ComfyUI's input folder: {reason}",
 };
 

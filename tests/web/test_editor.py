@@ -132,6 +132,37 @@ def test_an_error_while_running_names_the_input_too(editor: Editor) -> None:
     assert editor.value(f"{node('VIPaintInpaint')}.inputs.find((one) => one.name === 'mask').hasErrors")
 
 
+@pytest.mark.parametrize("vue", [False, True], ids=["litegraph", "vue"])
+def test_presets_say_their_price_before_they_run(editor: Editor, vue: bool) -> None:
+    """In passes at first, in seconds once the model has painted here; also after the editor is opened anew."""
+    editor.open(Comfy_VueNodes_Enabled=vue, VIPaint_SecondsPerPass={})
+    # A seed of its own: what comes from the host's cache takes no time.
+    editor.load("inpaint", fills=2, seed=5 + vue)
+    preset = widget("VIPaintInpaint", "preset")
+    shown = f"{preset}._displayValue"
+    label = (
+        "document.querySelector('[data-testid=\"widget-select-default-trigger\"], .lg-node')?.closest('body').innerText"
+    )
+
+    def price(words: str) -> None:
+        editor.browser.wait(f"{preset}.options.getOptionLabel({preset}.value).includes(args.words)", 10, words=words)
+        editor.browser.wait(f"{label if vue else shown}.includes(args.words)", 10, words=words)
+
+    price("balanced · 116 passes")
+    editor.browser.evaluate(f"({preset}.value = 'fast', 1)")
+    price("fast · 32 passes")
+    editor.look_at("VIPaintInpaint")
+    editor.run_to_fills(2)
+    price("fast · about ")
+    editor.browser.evaluate(f"({widget('VIPaintInpaint', 'fills')}.value = 1, 1)")
+    kept = editor.value("app.extensionManager.setting.get('VIPaint.SecondsPerPass')")
+    assert list(kept) == ["vipaint_toy.safetensors"] and 0 < kept["vipaint_toy.safetensors"] < 5
+    assert editor.value("(await app.graphToPrompt()).output")["4"]["inputs"]["preset"] == "fast"
+    editor.open(Comfy_VueNodes_Enabled=vue)
+    editor.load("inpaint", fills=2)
+    price("balanced · about ")
+
+
 def test_sockets_have_colours_of_their_own(editor: Editor) -> None:
     """Also after another palette, which knows nothing of them."""
     editor.load("fit_once_draw_more")
