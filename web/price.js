@@ -2,6 +2,7 @@
 
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
+import { allNodes, nodeById, source } from "./graph.js";
 import { text } from "./texts.js";
 
 const NODES = ["VIPaintInpaint", "VIPaintFit"];
@@ -21,7 +22,7 @@ function modelFile(node) {
     const file = steps && node.widgets?.find((one) => MODEL_FILE.test(String(one.value)));
     if (file) return file.value;
     const slot = node.inputs?.findIndex((one) => one.type === "MODEL") ?? -1;
-    node = slot < 0 ? null : node.getInputNode?.(slot);
+    node = slot < 0 ? null : source(node, slot);
   }
   return "";
 }
@@ -53,7 +54,8 @@ function redraw(node) {
 }
 
 function redrawAll() {
-  for (const node of app.graph?._nodes ?? []) if (NODES.includes(node.comfyClass)) redraw(node);
+  for (const node of allNodes()) if (NODES.includes(node.comfyClass)) redraw(node);
+  app.canvas?.setDirty(true, true);
 }
 
 async function learn(node, [passes, taken]) {
@@ -70,7 +72,7 @@ app.registerExtension({
   async setup() {
     api.addEventListener("executed", ({ detail }) => {
       const cost = detail.output?.vipaint_cost;
-      const node = cost && app.graph?.getNodeById(Number(detail.display_node ?? detail.node));
+      const node = cost && nodeById(detail.node);
       if (node) learn(node, cost);
     });
     const answer = await api.fetchApi("/vipaint/prices");

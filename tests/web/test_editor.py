@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from editor import CHOOSER, Editor, node, widget
 
+from tools.editor import CHOOSER, Editor, blueprint_with_toy, node, widget
 from tools.templates import TEMPLATES
 
 pytestmark = pytest.mark.host
@@ -119,6 +119,31 @@ def test_errors_name_node_and_input(editor: Editor) -> None:
     assert "CheckpointLoaderSimple" not in str(editor.server.get("/queue"))
 
 
+def test_errors_in_the_artist_s_language(editor: Editor) -> None:
+    """What is known of it; numbers are the error's own."""
+    editor.expected.append("400")
+    editor.open(Comfy_Locale="fr")
+    editor.load("inpaint", preset="fast")
+    editor.browser.evaluate(
+        f"({node('VIPaintInpaint')}.disconnectInput({node('VIPaintInpaint')}.findInputSlot('mask')), 1)"
+    )
+    editor.press_run()
+    words = "Attendu : image, masque et vae ensemble ; trouvé : pas de masque. Connectez le masque de Charger Image."
+    editor.browser.wait("document.body.innerText.includes(args.words)", 20, words=words)
+    module = "(await import('/extensions/vipaint/texts.js'))"
+    english = "expected the picture's size, 640 x 480 pixels, found 64 x 32 pixels. Resize the mask to the picture."
+    found = editor.browser.evaluate(f"{module}.errorText(args.english)", english=english)
+    assert (
+        found
+        == "Attendu : la taille de l'image, 640 x 480 pixels ; trouvé : 64 x 32 pixels. Redimensionnez le masque à l'image."
+    )
+    unknown = "expected something new, found 3. Do this."
+    assert (
+        editor.browser.evaluate(f"{module}.errorText(args.unknown)", unknown=unknown)
+        == "Attendu : something new ; trouvé : 3. Do this."
+    )
+
+
 def test_an_error_while_running_names_the_input_too(editor: Editor) -> None:
     """A picture without transparency has an empty mask."""
     editor.load("inpaint", preset="fast")
@@ -185,6 +210,25 @@ def test_saving_and_loading_show_file_names(editor: Editor) -> None:
     editor.browser.wait(f"/portrait_\\d+.*safetensors/.test({text})", 10)
     values = f"String({widget('VIPaintLoadPosterior', 'file')}.options.values)"
     editor.browser.wait(f"/portrait_\\d+/.test({values})", 10)
+
+
+def test_the_blueprint_runs_where_it_is_put(editor: Editor) -> None:
+    """From the search box to finished pictures; its preset has its price there too."""
+    editor.insert_blueprint()
+    blueprint = "app.graph._nodes.find((one) => one.subgraph)"
+    assert editor.value(f"{blueprint}.title") == "Inpaint with VIPaint"
+    assert editor.value(f"{blueprint}.inputs.slice(0, 5).map((one) => one.type).join()") == "IMAGE,MASK,MODEL,CLIP,VAE"
+    names = editor.value(f"{blueprint}.widgets.map((one) => one.name)")
+    assert [name.split("_")[0] for name in names] == ["text", "text", "fills", "seed", "preset", "cfg"]
+    assert editor.value(f"{blueprint}.subgraph._nodes.every((one) => one.type in LiteGraph.registered_node_types)")
+    editor.load("inpaint")  # copies its picture
+    editor.browser.evaluate("await app.loadGraphData(args.graph, true, true, 'blueprint')", graph=blueprint_with_toy())
+    presets = f"{blueprint}.subgraph._nodes.flatMap((one) => one.widgets ?? []).find((one) => one.name === 'preset')"
+    editor.browser.evaluate(f"({presets}.value = 'fast', 1)")
+    editor.press_run()
+    shown = f"app.nodeOutputs[{node('PreviewImage')}.id]?.images?.length"
+    editor.browser.wait(f"{shown} === 4", 120)
+    editor.browser.wait(f"{presets}.options.getOptionLabel('fast').includes('about')", 10)
 
 
 @pytest.mark.parametrize(
