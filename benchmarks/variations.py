@@ -39,6 +39,7 @@ from toy_prior import pictures
 KEPT = {
     "bottom": ("accessory", (88, 128, 80, 128)),
     "centre": ("eyes", (56, 80, 32, 96)),
+    "border": ("accessory", (80, 128, 72, 128)),
 }
 VARIATIONS = (0.3, 0.6, 1.0)
 PRESETS = ("balanced", "fast")

@@ -55,7 +55,6 @@ class Mask(LinearOperator):
         `torch.nn.functional.conv2d`.
     cut_kind: (B, 1, H, W) uint8, the kind of each cell that the hole's edge cuts, from 1; 0 elsewhere. Not observed.
     cut_maps: (B, K, C, C), `A(x) = cut_maps[k - 1] x` in cut cells of kind k; rows of a map are orthogonal.
-    known: (B, 1, H, W) bool, observed cells that no encoder has mixed: crosstalk does not reach them. None: none.
 
     Raises ValueError for kernels and maps of another shape.
     """
@@ -64,7 +63,6 @@ class Mask(LinearOperator):
     crosstalk: torch.Tensor | None = None
     cut_kind: torch.Tensor | None = None
     cut_maps: torch.Tensor | None = None
-    known: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
         batch = len(self.observed)
@@ -83,23 +81,18 @@ class Mask(LinearOperator):
                     f"Mask: expected cut_kind of shape {tuple(self.observed.shape)} and cut_maps of shape "
                     f"{(batch, 'K', 'C', 'C')}, found {tuple(kinds)} and {tuple(maps)}"
                 )
-        if self.known is not None and self.known.shape != self.observed.shape:
-            raise ValueError(
-                f"Mask: expected known of shape {tuple(self.observed.shape)}, found {tuple(self.known.shape)}"
-            )
 
     def A(self, x: torch.Tensor) -> torch.Tensor:  # noqa: N802
         shown = x
         if self.crosstalk is not None:
-            shown = x - self._mixed(self._convolved(F.conv2d, torch.where(self.observed, 0.0, x)))
+            shown = x - self._convolved(F.conv2d, torch.where(self.observed, 0.0, x))
         return self._with_cut_cells(torch.where(self.observed, shown, 0.0), x, self.cut_maps)
 
     def A_adjoint(self, y: torch.Tensor) -> torch.Tensor:  # noqa: N802
         """The adjoint without autograd; a mask alone is its own."""
         shown = torch.where(self.observed, y, 0.0)
         if self.crosstalk is not None:
-            mixed = self._convolved(F.conv_transpose2d, self._mixed(shown))
-            shown = torch.where(self.observed, shown, -mixed)
+            shown = torch.where(self.observed, shown, -self._convolved(F.conv_transpose2d, shown))
         return shown + self.cut_adjoint(y)
 
     def cut_adjoint(self, y: torch.Tensor) -> torch.Tensor:
@@ -133,18 +126,7 @@ class Mask(LinearOperator):
             crosstalk=changed(self.crosstalk),
             cut_kind=changed(self.cut_kind),
             cut_maps=changed(self.cut_maps),
-            known=changed(self.known),
         )
-
-    def with_known(self, cells: torch.Tensor) -> Self:
-        """The mask that also shows these cells, (B, 1, H, W) bool, themselves and nothing of their neighbours."""
-        kind = None if self.cut_kind is None else torch.where(cells, 0, self.cut_kind)
-        known = cells if self.known is None else self.known | cells
-        return replace(self, observed=self.observed | cells, cut_kind=kind, known=known)
-
-    def _mixed(self, crosstalk: torch.Tensor) -> torch.Tensor:
-        """Crosstalk where an encoder has left it."""
-        return crosstalk if self.known is None else torch.where(self.known, 0.0, crosstalk)
 
     def _with_cut_cells(self, shown: torch.Tensor, x: torch.Tensor, maps: torch.Tensor | None) -> torch.Tensor:
         """shown, with the mapped x in cut cells."""

@@ -102,13 +102,21 @@ def test_more_cells_are_evidence_and_what_was_visible_stays() -> None:
     taken = added > before.cell_weight
     assert taken.sum() == 2 * 4
     assert torch.equal(found.cell_weight, torch.maximum(added, before.cell_weight))
-    assert torch.equal(found.latents[taken.expand_as(fill)], fill[taken.expand_as(fill)])
-    agreeing = torch.where(taken, fill, x0)
-    expected = torch.where(taken, 0.0, before.residual(agreeing))
-    assert torch.allclose(found.residual(agreeing), expected, atol=1e-6)
-    assert found.crosstalk_variance is not None and (found.crosstalk_variance[taken] == 0).all()
+    plain = LatentObservation.masked(normal(2, 3, 5, 6).float(), weight).with_cells(fill, added)
+    assert torch.equal(plain.latents[taken.expand_as(fill)], fill[taken.expand_as(fill)])
+    agreeing, elsewhere = torch.where(taken, fill, x0), ~taken.expand_as(fill)
+    assert torch.allclose(found.residual(agreeing)[elsewhere], before.residual(agreeing)[elsewhere], atol=1e-6)
+    # They owe something to what is hidden beside them, as cells of an encoded picture do.
+    assert found.residual(fill)[~elsewhere].abs().max() < 1e-6 < found.residual(agreeing)[~elsewhere].abs().max()
+    assert found.crosstalk_variance is not None and before.crosstalk_variance is not None
+    measured = before.crosstalk_variance > 0
+    mean = before.crosstalk_variance.sum((1, 2, 3)) / measured.sum((1, 2, 3))
+    # Beside hidden cells, and where all cells around are observed.
+    assert torch.allclose(found.crosstalk_variance[:, 0, 0, 4], mean)
+    assert torch.equal(found.crosstalk_variance[:, 0, 0, 0], before.crosstalk_variance[:, 0, 0, 0])
     everything = before.with_cells(fill, torch.ones_like(added))
-    assert everything.complete.all() and torch.equal(everything.rows(torch.tensor([1])).complete, torch.tensor([True]))
+    assert torch.equal(everything.latents[:, :, :, 3:], fill[:, :, :, 3:]) and everything.complete.all()
+    assert torch.equal(everything.rows(torch.tensor([1])).complete, torch.tensor([True]))
 
 
 def test_more_cells_that_do_not_fit_are_refused() -> None:

@@ -85,15 +85,12 @@ def masks(draw: st.DrawFn) -> tuple[Mask, torch.Tensor, torch.Tensor]:
     size = draw(st.sampled_from([0, 1, 3, 5]))
     crosstalk = normal(batch, channels, channels, size, size, seed=seed + 1) if size else None
     x, y = normal(2, batch, channels, height, width, seed=seed + 2)
-    mask = Mask(observed, crosstalk)
     if draw(st.booleans()):
-        kinds = draw(st.integers(1, 3))
-        kind = torch.randint(0, kinds + 1, observed.shape, generator=torch.Generator().manual_seed(seed))
-        kind = torch.where(observed, 0, kind).to(torch.uint8)
-        mask = Mask(observed, crosstalk, kind, orthogonal_rows(batch, kinds, channels, seed))
-    if draw(st.booleans()):
-        mask = mask.with_known(torch.rand(observed.shape, generator=torch.Generator().manual_seed(seed + 4)) < 0.3)
-    return mask, x, y
+        return Mask(observed, crosstalk), x, y
+    kinds = draw(st.integers(1, 3))
+    kind = torch.randint(0, kinds + 1, observed.shape, generator=torch.Generator().manual_seed(seed))
+    kind = torch.where(observed, 0, kind).to(torch.uint8)
+    return Mask(observed, crosstalk, kind, orthogonal_rows(batch, kinds, channels, seed)), x, y
 
 
 def orthogonal_rows(batch: int, kinds: int, channels: int, seed: int) -> torch.Tensor:
@@ -152,19 +149,6 @@ def test_cut_cells_of_another_shape_are_refused(broken: dict[str, torch.Tensor |
     parts = {"cut_kind": torch.zeros(1, 1, 2, 2, dtype=torch.uint8), "cut_maps": torch.zeros(1, 1, 3, 3), **broken}
     with pytest.raises(ValueError, match=r"Mask: expected .*cut_kind"):
         Mask(torch.zeros(1, 1, 2, 2, dtype=torch.bool), None, **parts)
-
-
-def test_known_cells_are_shown_without_crosstalk() -> None:
-    """Those beside them as before, but for what they owe to these cells."""
-    observed, known = normal(2, 1, 6, 5) > 0.5, normal(2, 1, 6, 5, seed=5) > 0.5
-    mask, x = Mask(observed, normal(2, 3, 3, 3, 3, seed=1)), normal(2, 3, 6, 5, seed=2)
-    more = mask.with_known(known)
-    assert torch.equal(more.observed, observed | known)
-    assert torch.equal(more.A(x)[known.expand_as(x)], x[known.expand_as(x)])
-    rest = (observed & ~known).expand_as(x)
-    assert torch.allclose(more.A(x)[rest], mask.A(torch.where(known, 0.0, x))[rest])
-    with pytest.raises(ValueError, match="Mask: expected known of shape"):
-        Mask(observed, known=known[:1])
 
 
 @given(masks())
