@@ -66,7 +66,7 @@ def help_graphs() -> dict[str, Template]:
     fit = Node("VIPaintFit", "VIPaint Fit Posterior", prompted(preset="fast", **masked()))
     draw = Node("VIPaintSample", "VIPaint Sample Posterior", prompted(posterior=["fit", 0], fills=4, first_fill=0))
     face = {**toy(), **picture("faceless", "Load Image, with a mask"), **inpaint()}
-    levels = Node("VIPaintSigmas", "VIPaint Sigmas", {"model": ["checkpoint", 0], "preset": "fast"})
+    levels = Node("VIPaintSigmas", "VIPaint Sigmas", {"model": ["checkpoint", 0], "preset": "fast", "latent_image": ["repeat", 0]})
     crop = Node(
         "VIPaintCrop",
         "VIPaint Crop",
@@ -179,7 +179,7 @@ def help_graphs() -> dict[str, Template]:
             ("sample",),
             ("decode", "preview"),
             **toy(),
-            load=Node("VIPaintLoadPosterior", "VIPaint Load Posterior", {"file": "portrait_00001.safetensors"}),
+            load=Node("VIPaintLoadPosterior", "VIPaint Load Posterior", {"file": "portrait_00001_.safetensors"}),
             sample=Node(
                 "VIPaintSample", "VIPaint Sample Posterior", prompted(posterior=["load", 0], fills=4, first_fill=0)
             ),
@@ -239,7 +239,8 @@ def help_graphs() -> dict[str, Template]:
 def run(editor: Editor, timeout: float = 900) -> None:
     """Runs what is open and waits for its end."""
     before = len(editor.server.get("/history"))
-    editor.browser.evaluate("(await app.queuePrompt(0), 1)")
+    if not editor.browser.evaluate("await app.queuePrompt(0)"):
+        raise RuntimeError(f"refused: {editor.browser.evaluate('JSON.stringify(app.lastNodeErrors)')}")
     end = time.monotonic() + timeout
     while len(editor.server.get("/history")) == before and time.monotonic() < end:
         time.sleep(0.5)
