@@ -118,6 +118,8 @@ def help_page(schema: Any, language: str, translate: Callable[[str], str | None]
     parts = [
         f"# {translate(schema.display_name) or schema.display_name}\n",
         f"{translate(schema.description) or schema.description}\n",
+        # As the editor resolves it, from the folder of the English pages.
+        f"![{schema.node_id}](images/{schema.node_id}.webp)\n",
         f"## {inputs}\n",
         "".join(line(entry.id, entry.tooltip) for entry in schema.inputs),
     ]

@@ -31,6 +31,14 @@ EXAMPLES, HELP = ROOT / "web" / "examples", ROOT / "web" / "docs" / "images"
 ANIMATION = ROOT / "docs" / "more_like_this.webp"
 WIDTH, FRAME = 900, (800, 560)
 PREVIEW = {"preview": Node("PreviewImage", "Preview Image", {"images": ["composite", 0]})}
+# Nodes of a graph that a help page shows, where these are not all.
+SHOWN = {
+    "VIPaintUnconditional": ("checkpoint", "conditioning", "inpaint"),
+    "VIPaintComposite": ("picture", "decode", "composite", "preview"),
+    "VIPaintSample": ("inpaint", "choose", "sample", "decode_more", "preview"),
+    "VIPaintUncertainty": ("picture", "decode", "composite", "spread", "uncertainty"),
+    "VIPaintSigmas": ("checkpoint", "conditioning", "encode", "repeat", "levels", "sampler", "sample"),
+}
 LANGUAGES = ("en", "zh", "ja", "fr")
 
 
@@ -66,7 +74,9 @@ def help_graphs() -> dict[str, Template]:
     fit = Node("VIPaintFit", "VIPaint Fit Posterior", prompted(preset="fast", **masked()))
     draw = Node("VIPaintSample", "VIPaint Sample Posterior", prompted(posterior=["fit", 0], fills=4, first_fill=0))
     face = {**toy(), **picture("faceless", "Load Image, with a mask"), **inpaint()}
-    levels = Node("VIPaintSigmas", "VIPaint Sigmas", {"model": ["checkpoint", 0], "preset": "fast", "latent_image": ["repeat", 0]})
+    levels = Node(
+        "VIPaintSigmas", "VIPaint Sigmas", {"model": ["checkpoint", 0], "preset": "fast", "latent_image": ["repeat", 0]}
+    )
     crop = Node(
         "VIPaintCrop",
         "VIPaint Crop",
@@ -255,11 +265,11 @@ def show_panels(editor: Editor, shown: bool) -> None:
     time.sleep(1)
 
 
-def photograph(editor: Editor, nodes: Sequence[int] | None = None, margin: int = 16) -> Image.Image:
+def photograph(editor: Editor, nodes: Sequence[int] | None = None, margin: int = 28) -> Image.Image:
     """The nodes of a graph as large as the window allows, cut to their bounds. nodes: their ids; None: all."""
     show_panels(editor, False)
     body = """
-      const all = app.graph._nodes.filter((one) => !args.nodes || args.nodes.includes(one.id));
+      const all = app.graph._nodes.filter((one) => !args.nodes || args.nodes.includes(Number(one.id)));
       const box = all.map((one) => one.getBounding());
       const left = Math.min(...box.map((b) => b[0])) - args.margin, top = Math.min(...box.map((b) => b[1])) - args.margin;
       const right = Math.max(...box.map((b) => b[0] + b[2])) + args.margin;
@@ -319,7 +329,8 @@ def make_help(editor: Editor, wanted: Sequence[str]) -> None:
             continue
         open_graph(editor, template, name)
         run(editor)
-        save(photograph(editor), HELP / f"{name}.webp")
+        ids = {key: number for number, key in enumerate(template.nodes, 1)}
+        save(photograph(editor, [ids[key] for key in SHOWN.get(name, ids)]), HELP / f"{name}.webp")
 
 
 # --- the animation ---
@@ -491,7 +502,11 @@ def main() -> int:
         for file in EXAMPLES.glob("*.png"):
             server.upload_image(file, file.name)
         editor = Editor(browser, server)
-        editor.usual |= {"Comfy.Minimap.Visible": False, "Comfy.Graph.CanvasMenu": False}
+        editor.usual |= {
+            "Comfy.Minimap.Visible": False,
+            "Comfy.Graph.CanvasMenu": False,
+            "Comfy.Graph.CanvasInfo": False,
+        }
         if kind == "help":
             make_help(editor, rest)
         elif kind == "animation":

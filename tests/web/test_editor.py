@@ -254,6 +254,12 @@ def test_the_editor_speaks_the_artist_s_language(editor: Editor, language: str, 
         )
     )
     assert page.startswith(f"# {title}\n")
+    editor.browser.evaluate(f"(app.canvas.selectNode({node('VIPaintInpaint')}), 1)")
+    editor.browser.page("await page.getByTestId('info-button').click()")
+    editor.browser.wait(
+        "[...document.images].some((one) => /images.VIPaintInpaint.webp/.test(one.src) && one.naturalWidth)", 15
+    )
+    editor.browser.page("await page.keyboard.press('Escape')")
     editor.browser.evaluate("await app.extensionManager.command.execute('Workspace.SearchBox.Toggle')")
     editor.browser.page("await page.keyboard.type(args.words)", words=words)
     editor.browser.page(
