@@ -31,6 +31,16 @@ EXAMPLES, HELP = ROOT / "web" / "examples", ROOT / "web" / "docs" / "images"
 ANIMATION = ROOT / "docs" / "more_like_this.webp"
 WIDTH, FRAME = 900, (800, 560)
 PREVIEW = {"preview": Node("PreviewImage", "Preview Image", {"images": ["composite", 0]})}
+ANIMATED = (
+    ("picture", "checkpoint", "conditioning"),
+    ("inpaint", "decode", "composite"),
+    ("choose", "save"),
+    ("like", "decode_like", "composite_like"),
+    ("choose_like",),
+    ("part", "decode_part", "composite_part"),
+    ("choose_part", "keep"),
+    ("spread", "uncertainty"),
+)
 # Nodes of a graph that a help page shows, where these are not all.
 SHOWN = {
     "VIPaintUnconditional": ("checkpoint", "conditioning", "inpaint"),
@@ -341,6 +351,8 @@ def make_animation(editor: Editor) -> None:
     frames: list[tuple[Image.Image, float]] = []
     editor.open()
     graph = {one.name: one for one in templates.TEMPLATES}["more_like_this"]
+    # Side by side what frames show together.
+    graph = replace(graph, columns=[Column("", names) for names in ANIMATED])
     open_graph(editor, graph, "animation")
     ids = {name: number for number, name in enumerate(graph.nodes, 1)}
 
@@ -357,7 +369,11 @@ def make_animation(editor: Editor) -> None:
     run(editor)
     frame(2.5, "picture", "checkpoint", "conditioning", "inpaint")
     frame(3, *chooser)
-    editor.cell(2)
+    # There are three choosers in this graph.
+    root = f"app.graph.getNodeById({ids['choose']}).vipaintChooser.root"
+    editor.browser.evaluate(f"({root}.focus(), 1)")
+    editor.key("2")
+    editor.key("Space")
     frame(1.5, *chooser)
     editor.key("b")
     frame(1.5, *chooser)
