@@ -5,7 +5,7 @@
     batch PICTURES --out FILLS [OPTIONS]
                         paint a folder of pictures on any number of ComfyUI servers; see docs/batch.md
     test [PYTEST ARGS]  ruff, format check, mypy and pytest
-    benchmark toy|sizes|gmm|ablation|restoration [OPTIONS]
+    benchmark toy|worlds|sizes|gmm|ablation|restoration [OPTIONS]
                         tables against exact answers, into benchmarks/results/; --quick: minutes, into output/;
                         --tables: of what is there, nothing is computed
     benchmark compare [COMMIT] [OPTIONS]
@@ -454,10 +454,14 @@ def benchmark(host: Host, arguments: Sequence[str]) -> int:
 
 BENCHMARKS = (
     "toy",
+    "worlds",
     "sizes",
+    "crosstalk",
+    "fills",
     "gmm",
     "restoration",
     "ablation",
+    "ablation_sizes",
     "strength",
     "variations",
     "distilled",

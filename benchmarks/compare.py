@@ -54,6 +54,7 @@ FEW_STEPS: dict[str, dict[str, Any]] = {
     "ding": {"steps": 12},
     "tds": {"steps": 12},
     "langevin": {"steps": 6},
+    "flair": {"steps": 12},
 }
 DEGRADATIONS: dict[str, dict[str, Any]] = {
     "none": {},

@@ -14,14 +14,14 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise, product
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from einops import repeat
 
 from benchmarks.harness.benchmark import Axis, Benchmark, Count, IsNeeded, Options, Summary
 from benchmarks.harness.host import PACK, sampling_inputs
-from benchmarks.harness.keys import digest
+from benchmarks.harness.keys import digest, preset_settings
 from benchmarks.harness.results import commit
 from benchmarks.harness.tables import Column, legend, markdown, sections
 from benchmarks.portraits.enlarged import EnlargedPrior, block_means, enlarged_observation
@@ -73,14 +73,14 @@ class Score:
 Draw = Callable[[Any, Any, float, int], Any]
 
 
-def preset_draw(name: str) -> Draw:
-    """As VIPaint Inpaint draws with the preset; beyond its largest level the model is asked on coarser grids."""
+def preset_draw(preset: Any) -> Draw:
+    """As VIPaint Inpaint draws with a preset; beyond its largest level the model is asked on coarser grids."""
 
     def draw(denoiser: Any, observation: Any, s_max: float, fills: int) -> Any:
         if math.isfinite(s_max):
             denoiser = core.CoarseGridDenoiser(denoiser, s_max)
             s_max = core.reachable_level(s_max, observation.shape)
-        fitted = core.fit(denoiser, observation, PRESETS[name], SEED, s_max=s_max)
+        fitted = core.fit(denoiser, observation, preset, SEED, s_max=s_max)
         return core.sample(denoiser, fitted, SEED, fills)
 
     return draw
@@ -109,7 +109,7 @@ def baseline_draw(name: str) -> Draw:
     return draw
 
 
-DRAWS: dict[str, Draw] = {name: preset_draw(name) for name in PRESETS}
+DRAWS: dict[str, Draw] = {name: preset_draw(preset) for name, preset in PRESETS.items()}
 DRAWS |= {ANCESTRAL: ancestral_draw, **{name: baseline_draw(name) for name in BASELINES}}
 
 
@@ -118,8 +118,21 @@ def hole_of(name: str) -> torch.Tensor:
     return torch.ones(pictures.SIZE, pictures.SIZE, dtype=torch.bool) if name == EVERYTHING else pictures.hole(name)
 
 
-def score(family: str, cells: int, name: str, method: str, count: int, fills: int) -> Score:
-    """A method on one hole in the first `count` held-out pictures."""
+class Judged(NamedTuple):
+    """What was drawn of a hole: scores as in the toy benchmark, and passes per fill."""
+
+    scores: dict[str, Any]
+    forward: float
+    backward: float
+
+
+def painted(
+    work: Callable[[Any, Any], Any], cells: int, name: str, count: int, fills: int, with_crosstalk: bool
+) -> Judged:
+    """The first `count` held-out pictures with a hole, at a size.
+
+    work: (denoiser, observation) to a `SampleResult` of `fills` fills a picture.
+    """
     model, vae = prior()
     inputs = sampling_inputs(model, PACK.host.text_inputs.zero_conditioning(model), seed=SEED)
     hole, truth = hole_of(name), held_out(count)
@@ -129,16 +142,26 @@ def score(family: str, cells: int, name: str, method: str, count: int, fills: in
     factor = cells // SIDE
     with torch.inference_mode():
         picture = PACK.observation.PictureInputs(None, image, mask, vae)
-        small = PACK.observation.observe(inputs.info, picture, with_crosstalk=method in PRESETS)
+        small = PACK.observation.observe(inputs.info, picture, with_crosstalk=with_crosstalk)
     observation = enlarged_observation(small, factor, SEED)
 
-    def work(denoiser: Any, _device: torch.device) -> Any:
-        return DRAWS[method](EnlargedPrior(denoiser, SIDE), observation, FAMILIES[family], fills)
+    def opened(denoiser: Any, device: torch.device) -> Any:
+        return work(EnlargedPrior(denoiser, SIDE), observation.to(device))
 
     with torch.inference_mode():
-        drawn = PACK.host.denoiser.open_denoiser(inputs, work, shape=(8, *toy.LATENT_SHAPE), gradient=True)
-        painted = toy.decode(vae, inputs.info.to_host_latent(block_means(drawn.latents, factor)))
-    judged = judge(painted, truth, originals, hole, fills)
+        drawn = PACK.host.denoiser.open_denoiser(inputs, opened, shape=(8, *toy.LATENT_SHAPE), gradient=True)
+        shown = toy.decode(vae, inputs.info.to_host_latent(block_means(drawn.latents.cpu(), factor)))
+    scores, passes = judge(shown, truth, originals, hole, fills), drawn.evaluations
+    return Judged(scores, passes.forward / len(shown), passes.backward / len(shown))
+
+
+def score(family: str, cells: int, name: str, method: str, count: int, fills: int) -> Score:
+    """A method on one hole in the first `count` held-out pictures."""
+
+    def work(denoiser: Any, observation: Any) -> Any:
+        return DRAWS[method](denoiser, observation, FAMILIES[family], fills)
+
+    judged = painted(work, cells, name, count, fills, with_crosstalk=method in PRESETS)
     names = ("valid", "consistent", "both", "tv", "floor", "modes")
     return Score(
         family,
@@ -147,9 +170,9 @@ def score(family: str, cells: int, name: str, method: str, count: int, fills: in
         method,
         count,
         fills,
-        **{name: judged[name] for name in names},
-        forward=drawn.evaluations.forward / len(painted),
-        backward=drawn.evaluations.backward / len(painted),
+        **{name: judged.scores[name] for name in names},
+        forward=judged.forward,
+        backward=judged.backward,
         commit=commit(),
         key=key(family, cells, name, method, count, fills),
     )
@@ -159,7 +182,7 @@ def key(family: str, cells: int, name: str, method: str, count: int, fills: int)
     """A digest of what decides a row, but the code."""
     settings: Any = PRESETS.get(method)
     if settings is not None:
-        settings = {part: getattr(settings, part) for part in ("fit", "schedule", "sampler", "relative_levels")}
+        settings = {**preset_settings(settings), "relative_levels": settings.relative_levels}
     elif method in BASELINES:
         settings = core.baselines.BASELINES[method].settings()
     return digest(

@@ -1,6 +1,6 @@
 """Seconds and memory of whole runs: VIPaint Inpaint in its gradient modes against the host's own sampler.
 
-python3 run.py benchmark speed [--families NAME ...] [--packs FOLDER ...] [--quick]
+python3 run.py benchmark speed [--families NAME ...] [--fills 1 4] [--packs FOLDER ...] [--quick]
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from einops import repeat
 
 from benchmarks.harness.benchmark import Axis, Benchmark, IsNeeded, Options
 from benchmarks.harness.cost import PeakMemory
@@ -33,10 +34,11 @@ QUICK_SIZE = 64
 
 @dataclass(frozen=True)
 class Row:
-    """One run on a square picture of `size` pixels; peak in bytes."""
+    """One run of `fills` fills of a square picture of `size` pixels; peak in bytes."""
 
     family: str
     size: int
+    fills: int
     sampler: str
     seconds: float
     peak: int
@@ -44,27 +46,31 @@ class Row:
     device: str
 
 
-def runs(model: Any, conditioning: Any, cfg: float, size: int) -> dict[str, Callable[[], Any]]:
-    """Calls of the nodes by name, and one of a single step, to load the weights, without a name."""
+def runs(model: Any, conditioning: Any, cfg: float, size: int, fills: int) -> dict[str, Callable[[], Any]]:
+    """Calls of the nodes by name, and one of a single step, to load the weights, without a name.
+
+    Samplers that know no fills paint a batch of as many latents.
+    """
     mask = torch.zeros(1, 1, size, size)
     mask[..., size // 2 :] = 1
     latent = {"samples": torch.zeros(latent_shape(model, size)), "noise_mask": mask}
-    given = {"seed": 0, "cfg": cfg, "latent_image": latent}
+    batch = {name: repeat(part, "1 ... -> fills ...", fills=fills) for name, part in latent.items()}
+    prompts = {"positive": conditioning, "negative": conditioning}
+    common = {"model": model, **prompts, "seed": 0, "cfg": cfg}
 
     def ksampler(steps: int) -> Any:
-        return stock.common_ksampler(model, 0, steps, cfg, "euler", "simple", conditioning, conditioning, latent)
+        return stock.common_ksampler(model, 0, steps, cfg, "euler", "simple", conditioning, conditioning, batch)
 
     def ours(preset: str, gradients: str) -> Any:
-        prompts = {"positive": conditioning, "negative": conditioning}
-        inputs = {"model": model, **prompts, **given, "fills": 1, "preset": preset, "gradients": gradients}
-        return PACK.inpaint.VIPaintInpaint.execute(**inputs)
+        picture = {"latent_image": latent, "fills": fills}
+        return PACK.inpaint.VIPaintInpaint.execute(**common, **picture, preset=preset, gradients=gradients)
 
     return {
         "": partial(ksampler, 1),
         KSAMPLER: partial(ksampler, STEPS),
         "fast": partial(ours, "fast", "auto"),
         **{f"balanced, {mode}": partial(ours, "balanced", mode) for mode in GRADIENT_MODES},
-        **{name: partial(sampler, model, conditioning, **given) for name, sampler in EXTERNAL.items()},
+        **{name: partial(sampler, **common, latent_image=batch) for name, sampler in EXTERNAL.items()},
     }
 
 
@@ -87,24 +93,28 @@ def measure(options: Options, _is_needed: IsNeeded) -> Iterator[Row]:
         known = FAMILIES[family]
         size = QUICK_SIZE if options.quick else known.pixels
         model = load(known, random_weights=True)
-        calls = runs(model, prompt(model, known), known.cfg, size)
-        timed(calls[""])
-        for name in chosen:
-            yield Row(family, size, name, *timed(calls[name]), commit(), device())
+        conditioning = prompt(model, known)
+        for fills in options.fills:
+            calls = runs(model, conditioning, known.cfg, size, fills)
+            timed(calls[""])
+            for name in chosen:
+                yield Row(family, size, fills, name, *timed(calls[name]), commit(), device())
         del model, calls
         unload()
 
 
 def tables(rows: list[Row]) -> str:
     """Seconds, times KSampler's, and GB."""
-    plain = {row.family: row.seconds for row in rows if row.sampler == KSAMPLER}
+    plain = {(row.family, row.fills): row.seconds for row in rows if row.sampler == KSAMPLER}
 
     def times_ksampler(row: Row) -> float | None:
-        return row.seconds / plain[row.family] if row.family in plain else None
+        peer = plain.get((row.family, row.fills))
+        return None if peer is None else row.seconds / peer
 
     columns: tuple[Column[Row], ...] = (
         Column("family", lambda row: row.family),
         Column("pixels", lambda row: row.size),
+        Column("fills", lambda row: row.fills),
         Column("sampler", lambda row: row.sampler),
         Column("seconds", lambda row: row.seconds, "{:.2f}"),
         Column("times KSampler", times_ksampler, "{:.1f}"),
@@ -115,15 +125,20 @@ def tables(rows: list[Row]) -> str:
 
 BENCHMARK = Benchmark(
     name="speed",
-    title="Seconds a fill",
+    title="Seconds of a run",
     row=Row,
     measure=measure,
     tables=tables,
-    axes=(Axis("family", list(FAMILIES), "families", quick=("SD1.5",)), Axis("sampler", SAMPLERS, "samplers")),
+    axes=(
+        Axis("family", list(FAMILIES), "families", quick=("SD1.5",)),
+        Axis("fills", (1, 4), "fills", quick=(1,)),
+        Axis("sampler", SAMPLERS, "samplers"),
+    ),
     explanation="""\
 Networks of the published sizes from the host's own classes, bfloat16, weights drawn at random (time does not depend on
-them). One picture of the size that the family is made for, its right half hidden, one fill from one call of the node,
-weights loaded before; guidance 4, so two rows in the network, for Flux 1. GB are what is allocated beside the weights.
+them). One picture of the size that the family is made for, its right half hidden, its fills from one call of the node,
+weights loaded before; guidance 4, so two rows in the network for a fill, for Flux one. Samplers that know no fills paint a
+batch of as many latents. GB are what is allocated beside the weights.
 
 Where a GPU has less memory than a mode takes, the node goes on in the next: its warning says so.
 """,

@@ -53,7 +53,7 @@ from toy_prior import pictures
 TOGETHER = 5
 # Pictures of those that do not paint all: most have hundreds or thousands of passes per fill.
 FEW = {"copaint": 1, "daps": 1, "dps": 1, "psld": 1, "repaint": 1, "resample": 1}
-FEW |= dict.fromkeys(("blended", "pigdm", "red_diff", "ding", "tds", "langevin"), 5)
+FEW |= dict.fromkeys(("blended", "pigdm", "red_diff", "ding", "tds", "langevin", "flair"), 5)
 # Not on every hole, for the same reason.
 HOLES = {"paper-2": ("right", "top", "bottom", "centre")}
 METHODS = [name for name in methods() if name not in ("paper-4", *EXTERNAL)]
@@ -118,7 +118,7 @@ def judge(
         "tv": float(torch.stack(distances).mean()) if distances else None,
         "floor": sum(tv_floor(pictures.ATTRIBUTES[n], fills) for n in hidden) / len(hidden) if hidden else None,
         "modes": modes if hidden else None,
-        "psnr": -10 * math.log10(float(error)),
+        "psnr": -10 * math.log10(float(error)) if error > 0 else math.inf,
         "seam": seam(painted, truths, hole),
     }
 

@@ -79,7 +79,10 @@ class VIPaintSavePosterior(io.ComfyNode):
             base.mkdir(parents=True, exist_ok=True)
             folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(filename_prefix, str(base))
             file = Path(folder) / f"{name}_{counter:05}_{EXTENSION}"
-            save_posterior(posterior, file, {"family": posterior.family})
+            texts = {"family": posterior.family}
+            if posterior.bound is not None:
+                texts["bound"] = f"{-posterior.bound.total:.1f} nats"
+            save_posterior(posterior, file, texts)
         except OSError as error:
             raise InputError(
                 "filename_prefix",

@@ -1,7 +1,7 @@
 """HTTP routes: the pack's version, what presets cost, and the files of a job that a script has named.
 
     GET    /vipaint/version               {"version": "0.1.0", "source": digest of the code}
-    GET    /vipaint/prices                {"balanced": {"fill": 58, "fit": 0}, ...}, passes through the network
+    GET    /vipaint/prices                {"fast": {"fit": 0, "fill": 16, "first": 0, "further": 16}, ...}
     GET    /vipaint/jobs/JOB/posterior    the posterior that VIPaintSavePosterior saved under batch/JOB/
     DELETE /vipaint/jobs/JOB              deletes what was uploaded and saved under the job's name
 
@@ -21,7 +21,7 @@ from typing import Any
 import folder_paths
 from aiohttp import web
 
-from ..vipaint_core import PRESETS
+from ..vipaint_core import PRESETS, Preset
 from .posterior_files import EXTENSION, FOLDER
 from .sockets import passes
 
@@ -60,8 +60,13 @@ async def get_version(request: web.Request) -> web.Response:
 
 
 async def get_prices(request: web.Request) -> web.Response:
-    found = {name: passes(preset) for name, preset in PRESETS.items()}
-    return web.json_response({name: {"fill": each, "fit": fit} for name, (each, fit) in found.items()})
+    """Passes through the network: of the fit, of each of the first fills, how many these are, and of further ones."""
+
+    def price(preset: Preset) -> dict[str, int]:
+        each, further, fit = passes(preset)
+        return {"fit": fit, "fill": each, "first": preset.chains, "further": each if further is None else further}
+
+    return web.json_response({name: price(preset) for name, preset in PRESETS.items()})
 
 
 async def get_posterior(request: web.Request) -> web.StreamResponse:

@@ -8,12 +8,12 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.v0_0_2 import io
 
-from ..vipaint_core import FittedPosterior, posterior_method
+from ..vipaint_core import FittedPosterior
 from . import preflight, sockets
 from .execution import names_node
 from .host.denoiser import Conditioning
 from .host.memory import AUTO
-from .sampling import Draws, run_method, sampling_inputs, to_latent
+from .sampling import DrawMore, run_method, sampling_inputs, to_latent
 from .validation import check_posterior, check_widgets
 from .variation import Chosen, seed_around, varied
 
@@ -115,6 +115,5 @@ class VIPaintSample(io.ComfyNode):
         inputs = sampling_inputs(model, positive, negative, cfg, own, gradients)
         check_posterior(inputs.info, posterior)
         found, still_open = varied(model, inputs.info, posterior, Chosen(around, variation, keep))
-        method = posterior_method(found.preset, found.posterior)
-        latents = run_method(inputs, Draws(found.observation, method, fills, first_fill))
+        latents = run_method(inputs, DrawMore(found, own, fills, first_fill))
         return io.NodeOutput(to_latent(inputs.info, latents, still_open.observation))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
@@ -19,18 +20,26 @@ from ..vipaint_core import (
     FitConfig,
     FitState,
     FittedPosterior,
+    GainState,
     HierarchicalPosterior,
     KeptContent,
     LatentObservation,
     Preset,
     Progress,
     SampleState,
+    bound_calls,
+    chains_needed,
     draw_fills,
     fit,
+    fit_gains,
+    further_method,
+    gain_bound,
     initial_posterior,
     posterior_method,
     reachable_level,
+    sample,
 )
+from ..vipaint_core.posterior.objective import BoundParts
 from ..vipaint_core.problem.observation import Observation
 from . import validation
 from .host.decoder import HostDecoder
@@ -38,15 +47,15 @@ from .host.denoiser import Conditioning, GuidedModel, SamplingInputs
 from .host.memory import MemoryDemand, not_finite, run_within_memory
 from .host.messages import say, tell_cost, warn
 from .host.model_info import ModelInfo, is_distilled, level_of_strength, model_info
-from .host.progress import reporter
+from .host.progress import PlannedCalls, reporter
 from .observation import ORIGINAL, PictureInputs, content_of, observe
 
 log = logging.getLogger(__name__)
 
 T_co = TypeVar("T_co", covariant=True)
 O = TypeVar("O", bound=Observation)  # noqa: E741  (short in signatures)
-# Rows that are drawn together, where memory allows.
-BATCH = 8
+# Rows that are drawn together, where memory allows; benchmarks on large GPUs ask for more.
+ROWS = ContextVar("vipaint_rows", default=8)
 
 
 @dataclass
@@ -54,6 +63,7 @@ class RunState:
     """What a run has finished; after the end of memory it goes on from here."""
 
     fitting: FitState = field(default_factory=FitState)
+    gains: GainState = field(default_factory=GainState)
     drawing: SampleState = field(default_factory=SampleState)
 
 
@@ -73,17 +83,14 @@ class Method(Protocol[T_co]):
     """What a node does with the denoiser.
 
     demand: what it asks of memory.
-    fit_calls, draw_calls: network calls that it plans.
+    calls: network calls that it plans.
     """
 
     @property
     def demand(self) -> MemoryDemand: ...
 
     @property
-    def fit_calls(self) -> int: ...
-
-    @property
-    def draw_calls(self) -> int: ...
+    def calls(self) -> PlannedCalls: ...
 
     def run(self, run: Run) -> T_co:
         """Goes on from `run.state`."""
@@ -106,7 +113,7 @@ def run_method(inputs: GuidedModel, method: Method[T_co], report: Callable[[Prog
     """
     state, begin, working = RunState(), time.monotonic(), 0.0
     if report is None:
-        report = reporter(inputs.model, inputs.info, method.fit_calls, method.draw_calls, state.drawing)
+        report = reporter(inputs.model, inputs.info, method.calls, state.drawing, state.gains.drawing)
 
     def work(denoiser: Denoiser, device: torch.device, batch: int) -> T_co:
         nonlocal working
@@ -117,7 +124,7 @@ def run_method(inputs: GuidedModel, method: Method[T_co], report: Callable[[Prog
         finally:
             working += time.monotonic() - started
 
-    result = run_within_memory(inputs, method.demand, work, state.drawing)
+    result = run_within_memory(inputs, method.demand, work, state.drawing, state.gains.drawing)
     say(summary(state, time.monotonic() - begin))
     tell_cost(passes_of(state), working)
     return result
@@ -125,7 +132,7 @@ def run_method(inputs: GuidedModel, method: Method[T_co], report: Callable[[Prog
 
 def passes_of(state: RunState) -> int:
     """Passes through the network that a run has taken."""
-    done = state.fitting.evaluations + state.drawing.evaluations
+    done = state.fitting.evaluations + state.gains.drawing.evaluations + state.drawing.evaluations
     return done.forward + done.backward
 
 
@@ -149,7 +156,7 @@ class Draws(Generic[O]):
     method: DrawMethod[O]
     fills: int
     first: int = 0
-    batch: int = BATCH
+    batch: int = field(default_factory=ROWS.get)
     decoder: HostDecoder | None = None
 
     @property
@@ -164,12 +171,8 @@ class Draws(Generic[O]):
         )
 
     @property
-    def fit_calls(self) -> int:
-        return 0
-
-    @property
-    def draw_calls(self) -> int:
-        return self.method.planned_calls(len(self.observation.y), self.fills, self.batch)
+    def calls(self) -> PlannedCalls:
+        return PlannedCalls(sample=self.method.planned_calls(len(self.observation.y), self.fills, self.batch))
 
     def run(self, run: Run) -> torch.Tensor:
         return draw_fills(
@@ -192,6 +195,88 @@ class Painted(NamedTuple):
     latents: torch.Tensor | None
 
 
+class Plan(NamedTuple):
+    """What is drawn of a posterior: chains that it lacks, then further fills of a picture.
+
+    method: of the chains.
+    further: of the fills.
+    """
+
+    method: DrawMethod[LatentObservation]
+    chains: int
+    further: DrawMethod[LatentObservation]
+    fills: int
+
+    @classmethod
+    def of(cls, fitted: FittedPosterior, seed: int, fills: int, first: int = 0) -> Plan:
+        """fills: 0 where only the posterior is asked for."""
+        needed = chains_needed(fitted, seed, fills, first) if fills else fitted.preset.chains
+        there = 0 if fitted.gains is None else fitted.gains.chains
+        known = max(needed, there) if seed == fitted.seed else 0
+        drawn = fills - min(max(known - first, 0), fills)
+        return cls(
+            posterior_method(fitted.preset, fitted.posterior), max(needed - there, 0), further_method(fitted), drawn
+        )
+
+    def calls(self, images: int) -> PlannedCalls:
+        """Network calls of the chains and of the fills."""
+        return PlannedCalls(
+            chains=self.method.planned_calls(images, self.chains, ROWS.get()) if self.chains else 0,
+            sample=self.further.planned_calls(images, self.fills, ROWS.get()) if self.fills else 0,
+        )
+
+    def demand(self, observation: LatentObservation) -> MemoryDemand:
+        rows = max(len(observation.y) * max(self.chains, self.fills), 1)
+        coupled = self.further.coupled
+        gradient = (self.chains > 0 and self.method.needs_gradient) or self.further.needs_gradient
+        return MemoryDemand(
+            observation.shape, 1 if coupled else min(rows, ROWS.get()), self.fills if coupled else 0, gradient
+        )
+
+
+def draw_from(run: Run, fitted: FittedPosterior, fills: int, first: int = 0) -> Painted:
+    """The chains that these fills need and a posterior lacks, then the fills; 0 fills: all chains alone."""
+    fitted = replace(fitted, observation=fitted.observation.to(run.device))
+    if fitted.gains is not None:
+        fitted = replace(fitted, gains=fitted.gains.to(run.device))
+    needed = chains_needed(fitted, run.seed, fills, first) if fills else None
+    fitted = fit_gains(run.denoiser, fitted, needed, batch=run.batch, state=run.state.gains, callback=run.report)
+    latents = None
+    if fills:
+        drawing = run.state.drawing
+        latents = sample(
+            run.denoiser, fitted, run.seed, fills, first=first, batch=run.batch, state=drawing, callback=run.report
+        ).latents
+    return Painted(fitted.to("cpu"), latents)
+
+
+@dataclass(frozen=True)
+class DrawMore:
+    """Fills of a fitted posterior."""
+
+    fitted: FittedPosterior
+    seed: int
+    fills: int
+    first: int = 0
+
+    @property
+    def _plan(self) -> Plan:
+        return Plan.of(self.fitted, self.seed, self.fills, self.first)
+
+    @property
+    def demand(self) -> MemoryDemand:
+        return self._plan.demand(self.fitted.observation)
+
+    @property
+    def calls(self) -> PlannedCalls:
+        return self._plan.calls(len(self.fitted.observation.y))
+
+    def run(self, run: Run) -> torch.Tensor:
+        latents = draw_from(run, self.fitted, self.fills, self.first).latents
+        assert latents is not None
+        return latents
+
+
 @dataclass(frozen=True)
 class FitAndDraw:
     """Fits a preset's posterior, then draws `fills` per picture from it (0: fits only).
@@ -204,9 +289,6 @@ class FitAndDraw:
     info: ModelInfo
     fills: int
     content: KeptContent | None = None
-
-    def _draws(self, fitted: FittedPosterior) -> Draws[LatentObservation]:
-        return Draws(fitted.observation, posterior_method(fitted.preset, fitted.posterior), self.fills)
 
     @property
     def _largest_level(self) -> float:
@@ -222,29 +304,38 @@ class FitAndDraw:
         return replace(self.preset.fit, keypoints=self._start.levels)
 
     @property
-    def _planned(self) -> Draws[LatentObservation]:
+    def _unfitted(self) -> FittedPosterior:
+        return FittedPosterior(self._start, self.observation, self.preset)
+
+    @property
+    def _plan(self) -> Plan:
         """The draws from the fit's start, which ask for as much as those from its end."""
-        return self._draws(FittedPosterior(self._start, self.observation, self.preset))
+        return Plan.of(self._unfitted, 0, self.fills)
 
     @property
     def demand(self) -> MemoryDemand:
-        draws, config = self._planned.demand, self._config
+        draws, config = self._plan.demand(self.observation), self._config
         rows = len(self.observation.y) * config.draws if config.steps else 0
         return MemoryDemand(
             draws.shape,
-            max(draws.batch, 1),
+            draws.batch,
             max(draws.inseparable, rows),
             self.preset.needs_gradient,
             config.calls_per_step if config.steps else 1,
         )
 
     @property
-    def fit_calls(self) -> int:
-        return self._config.calls
+    def calls(self) -> PlannedCalls:
+        images = len(self.observation.y)
+        calls = self._plan.calls(images)._replace(fit=self._config.calls)
+        if self._evaluates_bound:
+            calls = calls._replace(bound=-(-images // ROWS.get()) * bound_calls(self._unfitted))
+        return calls
 
     @property
-    def draw_calls(self) -> int:
-        return self._planned.draw_calls if self.fills else 0
+    def _evaluates_bound(self) -> bool:
+        """Where fills are asked for, theirs would be the passes; with content it is not one on log p(y)."""
+        return self.preset.chains > 0 and not self.fills and self.content is None
 
     def run(self, run: Run) -> Painted:
         fitted = fit(
@@ -258,8 +349,14 @@ class FitAndDraw:
             state=run.state.fitting,
             callback=run.report,
         )
-        latents = self._draws(fitted).run(run) if self.fills else None
-        return Painted(fitted.to("cpu"), latents)
+        painted = draw_from(run, fitted, self.fills)
+        if self._evaluates_bound:
+            # Of draws that are no fills of the seed.
+            seed = (run.seed + 1) % 2**63
+            on_device = painted.fitted.to(run.device)
+            bound = gain_bound(run.denoiser, on_device, seed, batch=run.batch, callback=run.report).means
+            painted = painted._replace(fitted=replace(painted.fitted, bound=bound))
+        return painted
 
 
 def paint(
@@ -289,8 +386,20 @@ def paint(
             warn("strength 0 keeps all that is in the hole, so there is nothing to paint")
             observation = LatentObservation.masked(latents, torch.ones_like(observation.cell_weight))
     if is_complete(observation):
-        chosen = chosen.with_changes(fit={"steps": 0})
-    return run_method(inputs, FitAndDraw(observation, chosen, inputs.info, fills, kept))
+        chosen = chosen.with_changes(fit={"steps": 0, "chains": 0})
+    painted = run_method(inputs, FitAndDraw(observation, chosen, inputs.info, fills, kept))
+    if painted.fitted.bound is not None:
+        say(bound_in_words(painted.fitted.bound))
+    return painted
+
+
+def bound_in_words(bound: BoundParts) -> str:
+    """What the fit's bound is, for the node."""
+    prior, hierarchy, reconstruction = (round(part) for part in bound)
+    return (
+        f"log p(y) is at least {-bound.total:.0f} nats: {-reconstruction} for what is visible, less {hierarchy} for leaving "
+        f"the model's own way and {prior} at its top"
+    )
 
 
 def advise_on_preset(model: ModelPatcher, preset: Preset) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from comfy_api.v0_0_2 import io
 
 from ..vipaint_core import PRESETS, Preset
 from ..vipaint_core.refiners import REFINERS
+from ..vipaint_core.refiners.common import LevelStep
 from .host.denoiser import GRADIENT_MODES
 from .host.memory import AUTO
 from .observation import ORIGINAL, SURROUNDINGS
@@ -77,16 +79,36 @@ PRESET_WORDS = {
 }
 
 
-def passes(preset: Preset) -> tuple[int, int]:
-    """Passes through the network, forward and backward: of one fill, and of the fit of one picture before it."""
-    steps = preset.descent(preset.fit.keypoints[0])
-    backward = sum(REFINERS[step.refiner].backward_passes(step) for step in steps)
-    return len(preset.fit.keypoints) - 1 + len(steps) + backward, 2 * preset.fit.calls * preset.fit.draws
+class Passes(NamedTuple):
+    """Passes through the network, forward and backward.
+
+    each: of a fill.
+    further: of one that is drawn by the gains that the first fills of its picture have fitted, if there are such.
+    fit: of the gradient steps before the first one, for one picture.
+    """
+
+    each: int
+    further: int | None
+    fit: int
+
+
+def passes(preset: Preset) -> Passes:
+    lowest = preset.fit.keypoints[0]
+
+    def total(steps: Sequence[LevelStep]) -> int:
+        refiners = [(REFINERS[step.refiner], step) for step in steps]
+        descent = sum(refiner.forward_passes(step) + refiner.backward_passes(step) for refiner, step in refiners)
+        return len(preset.fit.keypoints) - 1 + descent
+
+    further = total(preset.further_descent(lowest)) if preset.chains else None
+    return Passes(total(preset.descent(lowest)), further, 2 * preset.fit.calls * preset.fit.draws)
 
 
 def price(preset: Preset) -> str:
     """What a preset costs, in passes through the network: KSampler takes one for each of its steps."""
-    each, fit = passes(preset)
+    each, further, fit = passes(preset)
+    if further is not None:
+        return f"{each} passes a fill, {further} from fill {preset.chains + 1} on"
     return f"{each} passes a fill" + (f" after {fit} for the picture" if fit else "")
 
 
@@ -103,8 +125,9 @@ def preset_input(presets: Mapping[str, Preset] = PRESETS) -> io.Input:
 
 
 def sigmas_preset_input() -> io.Input:
-    """Presets that any levels can be sampled by: those without a fit."""
-    return preset_input({name: preset for name, preset in PRESETS.items() if not preset.fit.steps})
+    """Presets that any levels can be sampled by: those without gradient steps. Every fill is drawn for itself."""
+    alone = {name: preset.with_changes(fit={"chains": 0}) for name, preset in PRESETS.items() if not preset.fit.steps}
+    return preset_input(alone)
 
 
 def picture_inputs() -> list[io.Input]:

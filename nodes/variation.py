@@ -59,6 +59,8 @@ def varied(model: ModelPatcher, info: ModelInfo, fitted: FittedPosterior, chosen
             "Choose a fill of every picture in VIPaint Choose Fill.",
         )
     each = len(latents) // pictures
+    if mask is None and chosen.variation >= 1 and each == 1:
+        return Varied(fitted, fitted)
     fitted = fitted.rows(torch.arange(pictures).repeat_interleave(each))
     if mask is not None:
         fitted = given_cells(fitted, latents, _kept_weight(fitted, mask))

@@ -25,7 +25,9 @@ TEXTS = ROOT / "web" / "texts.js"
 # How blocks begin whose English text is a part of an error's message.
 ERROR = "error: "
 # The line of a preset: its name, what it is for, what it takes.
-PRESET = re.compile(r"([\w-]+): ([^;.]+); (\d+) passes a fill(?: after (\d+) for the picture)?\.")
+PRESET = re.compile(
+    r"([\w-]+): ([^;.]+); (\d+) passes a fill(?: after (\d+) for the picture|, (\d+) from fill (\d+) on)?\."
+)
 
 
 def tables() -> dict[str, dict[str, str]]:
@@ -54,9 +56,14 @@ def translator(table: dict[str, str]) -> Callable[[str], str | None]:
             return table.get(text)
         # The prices are computed.
         parts = [table[text[: text.index(presets[0][0] + ": ")].strip()]]
-        for name, words, each, fit in presets:
-            price = "{each} passes a fill" + (" after {fit} for the picture" if fit else "")
-            parts.append(f"{name}: {table[words]}; {table[price].format(each=each, fit=fit)}.")
+        for name, words, each, fit, further, number in presets:
+            price = "{each} passes a fill"
+            if fit:
+                price += " after {fit} for the picture"
+            if further:
+                price += ", {further} from fill {number} on"
+            numbers = table[price].format(each=each, fit=fit, further=further, number=number)
+            parts.append(f"{name}: {table[words]}; {numbers}.")
         return " ".join(parts)
 
     return translate

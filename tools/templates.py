@@ -397,8 +397,9 @@ TEMPLATES = (
             "Fit once, draw more",
             [
                 PAINT,
-                "Press *Run*: the posterior is fitted, and two fills are drawn. It is also saved in models/vipaint.",
-                "Raise *first_fill* by 2 and run again: two new fills of the same posterior, without fitting.",
+                "Press *Run*: three fills fit the posterior, and five more are drawn from it. It is also saved in models/vipaint.",
+                "Raise *first_fill* by 8 and run again: eight new fills of the same posterior, without fitting. Another day, "
+                "begin with *VIPaint Load Posterior*.",
             ],
             OWN_MODEL,
         ),
@@ -433,7 +434,7 @@ TEMPLATES = (
                     "posterior": ["fit", 0],
                     "seed": 0,
                     "cfg": 1.0,
-                    "fills": 2,
+                    "fills": 8,
                     "first_fill": 0,
                 },
             ),

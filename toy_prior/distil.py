@@ -23,9 +23,10 @@ from torch import nn
 
 from tools.in_process import ROOT
 from toy_prior import CHECKPOINT, DISTILLED
-from toy_prior.train import CONTEXT, DEVICE, POOLED, SHIFT, build_prior, cell_weights, save, schedule
-
-log = logging.getLogger("distil")
+from toy_prior.train import SHIFT, build_prior, cell_weights
+from toy_prior.training import DEVICE, adamw, ema_share, generator, log, schedule
+from toy_prior.training import train as run_training
+from toy_prior.transformer import CONTEXT, POOLED
 
 SEED = 3 * 10**6
 PATHS, PATH_BATCH, PATH_STEPS = 2048, 32, 24
@@ -83,49 +84,27 @@ def draw_paths(teacher: nn.Module, work: Path) -> torch.Tensor:
 
 
 def train(teacher: nn.Module, paths: torch.Tensor, work: Path) -> nn.Module:
-    file = work / "student.pt"
     student = copy.deepcopy(teacher).requires_grad_(True)
-    average = copy.deepcopy(teacher)
-    optimiser = torch.optim.AdamW(student.parameters(), RATE, betas=(0.9, 0.98), weight_decay=0.0)
-    start = 0
-    if file.exists():
-        state = torch.load(file, map_location=DEVICE, weights_only=True)
-        student.load_state_dict(state["model"])
-        average.load_state_dict(state["average"])
-        optimiser.load_state_dict(state["optimiser"])
-        start = state["step"]
-    levels, weights, losses, clock = torch.tensor(LEVELS), cell_weights().to(DEVICE), [], time.time()
-    for step in range(start, STEPS):
-        generator = torch.Generator().manual_seed(SEED + 10**6 + step)
-        rows = torch.randint(len(paths), (BATCH,), generator=generator)
+    levels, weights = torch.tensor(LEVELS), cell_weights().to(DEVICE)
+
+    def loss_of(step: int) -> torch.Tensor:
+        rows = torch.randint(len(paths), (BATCH,), generator=generator(SEED + 10**6 + step))
         # As many of each level.
         at = torch.arange(BATCH) % len(LEVELS)
         z, end, sigma = (part.to(DEVICE) for part in (paths[rows, at], paths[rows, -1], levels[at]))
-        for group in optimiser.param_groups:
-            group["lr"] = RATE * schedule(step, STEPS, 20)
         x0 = z - sigma[:, None, None, None] * velocity(student, z, sigma)
-        loss = (weights * (x0 - end).square()).mean()
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(student.parameters(), 1.0)
-        optimiser.step()
-        with torch.no_grad():
-            torch._foreach_lerp_(
-                list(average.parameters()), list(student.parameters()), 1 - min(EMA, step / (step + 9))
-            )
-        losses.append(loss.detach())
-        if step % 50 == 49:
-            log.info(
-                "student %d/%d: loss %.4f (%.2f s a step)",
-                step + 1,
-                STEPS,
-                torch.stack(losses).mean(),
-                (time.time() - clock) / len(losses),
-            )
-            clock, losses = time.time(), []
-            state = {"model": student.state_dict(), "average": average.state_dict()}
-            save({**state, "optimiser": optimiser.state_dict(), "step": step + 1}, file)
-    return average
+        return (weights * (x0 - end).square()).mean()
+
+    return run_training(
+        student,
+        [adamw(student.parameters(), RATE)],
+        loss_of,
+        STEPS,
+        work / "student.pt",
+        rate=lambda step: RATE * schedule(step, STEPS, 20),
+        ema=lambda step: ema_share(step - 1, EMA),
+        every=50,
+    )
 
 
 @torch.no_grad()

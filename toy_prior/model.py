@@ -10,7 +10,7 @@ import torch
 from einops import rearrange
 
 from tools import in_process
-from toy_prior import CHECKPOINT, DISTILLED
+from toy_prior import CHECKPOINT, DISTILLED, PIXELS, SCENES, UNET, UNET_INPAINTING, UNET_VAE
 
 in_process.activate()
 
@@ -19,6 +19,16 @@ stock: Any = importlib.import_module("nodes")
 
 LATENT_SHAPE = (16, 16, 16)
 EULER_STEPS = 30
+# Arguments of `python -m` that make a file.
+MAKERS = {
+    CHECKPOINT: "toy_prior.train",
+    DISTILLED: "toy_prior.distil",
+    UNET: "toy_prior.unet",
+    UNET_VAE: "toy_prior.unet",
+    UNET_INPAINTING: "toy_prior.unet --inpainting",
+    SCENES: "toy_prior.train_scenes",
+    PIXELS: "toy_prior.train_pixels",
+}
 
 
 class ToyPrior(NamedTuple):
@@ -28,16 +38,25 @@ class ToyPrior(NamedTuple):
     vae: Any
 
 
-def load(file: Path = CHECKPOINT) -> ToyPrior:
-    """A checkpoint by `CheckpointLoaderSimple`. Raises FileNotFoundError where it is missing."""
+def load(file: Path = CHECKPOINT, vae_file: Path | None = None) -> ToyPrior:
+    """A checkpoint by `CheckpointLoaderSimple`, with its own VAE or one by `VAELoader`.
+
+    Raises FileNotFoundError where one is missing.
+    """
+    model, _, vae = stock.CheckpointLoaderSimple().load_checkpoint(_known(file, "checkpoints"))
+    if vae_file is not None:
+        (vae,) = stock.VAELoader().load_vae(_known(vae_file, "vae"))
+    return ToyPrior(model, vae)
+
+
+def _known(file: Path, kind: str) -> str:
+    """A file's name, by which the host's loaders then find it."""
     import folder_paths
 
     if not file.is_file():
-        script = "distil" if file == DISTILLED else "train"
-        raise FileNotFoundError(f"no {file.name}: make it with `python -m toy_prior.{script}`")
-    folder_paths.add_model_folder_path("checkpoints", str(file.parent))
-    model, _, vae = stock.CheckpointLoaderSimple().load_checkpoint(file.name)
-    return ToyPrior(model, vae)
+        raise FileNotFoundError(f"no {file.name}: make it with `python -m {MAKERS.get(file, 'toy_prior.train')}`")
+    folder_paths.add_model_folder_path(kind, str(file.parent))
+    return file.name
 
 
 def ksampler(
@@ -49,16 +68,20 @@ def ksampler(
     denoise: float = 1.0,
     steps: int = EULER_STEPS,
     sampler: str = "euler",
+    cfg: float = 1.0,
+    negative: Any = None,
 ) -> torch.Tensor:
-    """The host's KSampler, schedule `simple`, without guidance.
+    """The host's KSampler, schedule `simple`.
 
-    latents: (N, 16, 16, 16) in the host's scale.
+    latents: (N, C, h, w) in the host's scale.
     mask: (N, 1, H, W), 1 is painted (Set Latent Noise Mask).
     denoise: where it starts, 1 at full noise.
+    negative: what guidance leads away from, the conditioning itself where None.
     """
+    negative = conditioning if negative is None else negative
     latent = {"samples": latents} if mask is None else {"samples": latents, "noise_mask": mask}
     (out,) = stock.common_ksampler(
-        model, seed, steps, 1.0, sampler, "simple", conditioning, conditioning, latent, denoise=denoise
+        model, seed, steps, cfg, sampler, "simple", conditioning, negative, latent, denoise=denoise
     )
     return out["samples"]
 

@@ -1,4 +1,4 @@
-"""Procedural 128 x 128 portraits whose conditional distributions are known exactly.
+"""Procedural portraits, 128 x 128 or smaller, whose conditional distributions are known exactly.
 
 A portrait is a background gradient (continuous hue) under six cut-out layers: skin, hair,
 left eye, right eye, mouth and accessory. All attributes are independent and uniform, except
@@ -23,6 +23,8 @@ from PIL import Image, ImageDraw
 
 SIZE = 128
 _SCALE = 4
+# Sides that pictures come in, in pixels: those of the latent models, and of the model of pixels.
+SIDES = (SIZE, 32)
 
 SKINS = ((255, 224, 196), (240, 184, 135), (198, 134, 90), (141, 85, 52), (92, 54, 38), (160, 200, 120))
 HAIR_COLOURS = ((30, 20, 25), (135, 65, 15), (245, 205, 70), (220, 20, 130))
@@ -115,35 +117,46 @@ def _draw(group: str, value: int) -> Image.Image:
 
 
 @lru_cache(maxsize=None)
-def layer(group: str) -> torch.Tensor:
-    """Premultiplied RGBA templates of one group, shape (values, 4, 128, 128), in [0, 1]."""
+def layer(group: str, device: torch.device | None = None, side: int = SIZE) -> torch.Tensor:
+    """Premultiplied RGBA templates of one group, shape (values, 4, side, side), in [0, 1].
+
+    device: the CPU where None. side: of the pictures in pixels, a divisor of 128; pixels are means over larger ones'.
+    """
+    if device is not None:
+        return layer(group, side=side).to(device)
+    scale = SIZE * _SCALE // side
     rows = []
     for value in range(GROUPS[group]):
         rgba = np.asarray(_draw(group, value), dtype=np.float32) / 255.0
         rgba[..., :3] *= rgba[..., 3:]
-        rows.append(rgba.reshape(SIZE, _SCALE, SIZE, _SCALE, 4).mean((1, 3)))
+        rows.append(rgba.reshape(side, scale, side, scale, 4).mean((1, 3)))
     return torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2).contiguous()
 
 
 @lru_cache(maxsize=None)
-def support(group: str) -> torch.Tensor:
-    """Pixels that tell the values of a group apart, shape (128, 128), bool."""
-    templates = layer(group)
+def support(group: str, side: int = SIZE) -> torch.Tensor:
+    """Pixels that tell the values of a group apart, shape (side, side), bool."""
+    templates = layer(group, side=side)
     return (templates.amax(0) - templates.amin(0)).amax(0) > 0.02
 
 
 @lru_cache(maxsize=None)
-def _background_pixels() -> torch.Tensor:
-    alpha = torch.stack([layer(group)[:, 3].amax(0) for group in GROUPS]).amax(0)
+def _background_pixels(side: int) -> torch.Tensor:
+    alpha = torch.stack([layer(group, side=side)[:, 3].amax(0) for group in GROUPS]).amax(0)
     return alpha == 0
 
 
-def background(hue: torch.Tensor) -> torch.Tensor:
-    """Background gradients for hues in cycles, (N,) -> (N, 3, 128, 128)."""
-    phase = 2 * math.pi * (hue[:, None] - torch.arange(3) / 3)
+def background(hue: torch.Tensor, side: int = SIZE) -> torch.Tensor:
+    """Background gradients for hues in cycles, (N,) -> (N, 3, side, side)."""
+    phase = 2 * math.pi * (hue[:, None] - torch.arange(3, device=hue.device) / 3)
     colour = 0.55 + 0.3 * torch.cos(phase)
-    shade = torch.linspace(1.1, 0.75, SIZE)
-    return (colour[:, :, None, None] * shade[None, None, :, None]).expand(-1, -1, -1, SIZE).clamp(0, 1)
+    shade = _shade(side).to(hue.device)
+    return (colour[:, :, None, None] * shade[None, None, :, None]).expand(-1, -1, -1, side).clamp(0, 1)
+
+
+def _shade(side: int) -> torch.Tensor:
+    """Brightness of the background's lines, (side,)."""
+    return torch.linspace(1.1, 0.75, SIZE).unflatten(0, (side, -1)).mean(1)
 
 
 @dataclass(frozen=True)
@@ -163,6 +176,9 @@ class Attributes:
     def __getitem__(self, index: slice | torch.Tensor) -> Attributes:
         return Attributes(self.hue[index], {name: value[index] for name, value in self.groups.items()})
 
+    def to(self, device: str | torch.device) -> Attributes:
+        return Attributes(self.hue.to(device), {name: value.to(device) for name, value in self.groups.items()})
+
     def discrete(self) -> dict[str, torch.Tensor]:
         """The seven discrete attributes by name, (N,) each (-1 where unread); eyes are the left eye's."""
         hair, eye = self.groups["hair"], self.groups["eye_left"]
@@ -177,6 +193,18 @@ class Attributes:
         }
 
 
+def compose(discrete: dict[str, torch.Tensor], hue: torch.Tensor) -> Attributes:
+    """Attributes of the seven discrete ones, as `Attributes.discrete` has them."""
+    groups = {
+        "skin": discrete["skin"],
+        "hair": discrete["hair_style"] * len(HAIR_COLOURS) + discrete["hair_colour"],
+        "eye_left": discrete["eye_shape"] * len(EYE_COLOURS) + discrete["eye_colour"],
+        "mouth": discrete["mouth"],
+        "accessory": discrete["accessory"],
+    }
+    return Attributes(hue, {name: groups[name.replace("right", "left")] for name in GROUPS})
+
+
 def sample_attributes(count: int, generator: torch.Generator) -> Attributes:
     """Draws independent uniform attributes; the right eye copies the left."""
     groups = {name: torch.randint(size, (count,), generator=generator) for name, size in GROUPS.items()}
@@ -184,17 +212,17 @@ def sample_attributes(count: int, generator: torch.Generator) -> Attributes:
     return Attributes(torch.rand(count, generator=generator), groups)
 
 
-def render(attributes: Attributes) -> torch.Tensor:
-    """Portraits in [0, 1], shape (N, 3, 128, 128)."""
-    picture = background(attributes.hue)
+def render(attributes: Attributes, side: int = SIZE) -> torch.Tensor:
+    """Portraits in [0, 1], shape (N, 3, side, side), on the attributes' device."""
+    picture = background(attributes.hue, side)
     for name in GROUPS:
-        top = layer(name)[attributes.groups[name]]
+        top = layer(name, picture.device, side)[attributes.groups[name]]
         picture = top[:, :3] + (1 - top[:, 3:]) * picture
     return picture
 
 
-def hole(name: str) -> torch.Tensor:
-    """The named mask of the benchmark, (128, 128) bool, True where pixels are hidden.
+def hole(name: str, side: int = SIZE) -> torch.Tensor:
+    """The named mask of the benchmark, (side, side) bool, True where pixels are hidden.
 
     Raises ValueError for names that are not in `MASKS`.
     """
@@ -221,7 +249,8 @@ def hole(name: str) -> torch.Tensor:
         mask[first : first + 8] = False
     else:
         raise ValueError(f"hole: expected one of {', '.join(MASKS)}, found {name!r}")
-    return mask
+    # Edges lie on multiples of four pixels.
+    return mask[:: SIZE // side, :: SIZE // side]
 
 
 @dataclass(frozen=True)
@@ -230,11 +259,13 @@ class Reading:
 
     error: by group, (N,) root mean square distances to the best template.
     matched: by group, (N,) bool, whether that distance is within the template's `tolerance`.
+    side: of the pictures.
     """
 
     attributes: Attributes
     error: dict[str, torch.Tensor]
     matched: dict[str, torch.Tensor]
+    side: int = SIZE
 
     @property
     def valid(self) -> torch.Tensor:
@@ -250,19 +281,19 @@ class Reading:
         """The largest error at which a group, or the background, counts as matched, (N,)."""
         if name == "background":
             return torch.full_like(self.error[name], BACKGROUND_TOLERANCE)
-        return tolerance(name)[self.attributes.groups[name]]
+        return tolerance(name, self.side)[self.attributes.groups[name]]
 
 
 BACKGROUND_TOLERANCE = 0.05
 
 
 @lru_cache(maxsize=None)
-def tolerance(group: str) -> torch.Tensor:
+def tolerance(group: str, side: int = SIZE) -> torch.Tensor:
     """For every template of a group, half the root mean square distance to the nearest other one, (values,).
 
     Within it a picture can mean no other template (triangle inequality).
     """
-    templates = layer(group)[:, :, _own(group)]
+    templates = layer(group, side=side)[:, :, _own(group, side)]
     shown = (templates[:, :3] + 0.5 * (1 - templates[:, 3:])).flatten(1)
     distance = torch.cdist(shown, shown) / shown.shape[1] ** 0.5
     return 0.5 * distance.fill_diagonal_(torch.inf).amin(1)
@@ -273,52 +304,57 @@ def read(pictures: torch.Tensor, region: torch.Tensor | None = None) -> Reading:
 
     A group is read where at least half of its support lies in the region.
 
-    pictures: (N, 3, 128, 128) in [0, 1].
-    region: (128, 128) bool, the pixels to look at; None: all.
+    pictures: (N, 3, side, side) in [0, 1], of a side that `SIDES` has.
+    region: (side, side) bool, the pixels to look at; None: all.
 
     Raises ValueError for another shape.
     """
-    if pictures.ndim != 4 or tuple(pictures.shape[1:]) != (3, SIZE, SIZE):
-        raise ValueError(f"read: expected pictures of shape (N, 3, {SIZE}, {SIZE}), found {tuple(pictures.shape)}")
+    side = pictures.shape[-1]
+    if pictures.ndim != 4 or tuple(pictures.shape[1:]) != (3, side, side) or side not in SIDES:
+        sides = " or ".join(str(side) for side in SIDES)
+        raise ValueError(
+            f"read: expected pictures of shape (N, 3, side, side), side {sides}, found {tuple(pictures.shape)}"
+        )
     pictures = pictures.float().cpu()
-    region = torch.ones(SIZE, SIZE, dtype=torch.bool) if region is None else region
+    region = torch.ones(side, side, dtype=torch.bool) if region is None else region
     count = len(pictures)
-    hue, hue_error = _read_hue(pictures, region & _background_pixels())
-    base = background(hue)
+    hue, hue_error = _read_hue(pictures, region & _background_pixels(side))
+    base = background(hue, side)
     groups: dict[str, torch.Tensor] = {}
     error: dict[str, torch.Tensor] = {"background": hue_error}
     for name in GROUPS:
-        pixels = _own(name) & region
-        if pixels.sum() < 0.5 * _own(name).sum():
+        pixels = _own(name, side) & region
+        if pixels.sum() < 0.5 * _own(name, side).sum():
             groups[name] = torch.full((count,), -1)
             error[name] = torch.zeros(count)
             continue
         target = pictures[:, :, pixels]
         under = base[:, :, pixels]
-        templates = layer(name)[:, :, pixels]
+        templates = layer(name, side=side)[:, :, pixels]
         distance = torch.stack(
             [(t[:3] + (1 - t[3:]) * under - target).square().mean((1, 2)).sqrt() for t in templates], dim=1
         )
         error[name], groups[name] = distance.min(1)
-        chosen = layer(name)[groups[name]]
+        chosen = layer(name, side=side)[groups[name]]
         base = chosen[:, :3] + (1 - chosen[:, 3:]) * base
-    reading = Reading(Attributes(hue, groups), error, {})
+    reading = Reading(Attributes(hue, groups), error, {}, side)
     # Groups outside the region have index -1 and error 0: they match whatever tolerance that picks.
     return replace(reading, matched={name: value <= reading.allowed(name) for name, value in error.items()})
 
 
 @lru_cache(maxsize=None)
-def _own(name: str) -> torch.Tensor:
-    """Support of a group without the pixels that a layer above it may cover, (128, 128) bool."""
-    pixels = support(name)
+def _own(name: str, side: int) -> torch.Tensor:
+    """Support of a group without the pixels that a layer above it may cover, (side, side) bool."""
+    pixels = support(name, side)
     for other in list(GROUPS)[list(GROUPS).index(name) + 1 :]:
-        pixels = pixels & ~(layer(other)[:, 3].amax(0) > 0)
+        pixels = pixels & ~(layer(other, side=side)[:, 3].amax(0) > 0)
     return pixels
 
 
 def _read_hue(pictures: torch.Tensor, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Least-squares hue over background pixels: the gradient is linear in (cos, sin) of the hue."""
-    shade = torch.linspace(1.1, 0.75, SIZE)[:, None].expand(SIZE, SIZE)[pixels]
+    side = pictures.shape[-1]
+    shade = _shade(side)[:, None].expand(side, side)[pixels]
     offset = 2 * math.pi * torch.arange(3) / 3
     basis = 0.3 * torch.stack([torch.cos(offset)[:, None] * shade, torch.sin(offset)[:, None] * shade])
     residual = pictures[:, :, pixels] - 0.55 * shade
@@ -326,7 +362,7 @@ def _read_hue(pictures: torch.Tensor, pixels: torch.Tensor) -> tuple[torch.Tenso
     moment = torch.einsum("kcp,ncp->nk", basis, residual)
     cosine, sine = torch.linalg.solve(gram, moment.T)
     hue = torch.remainder(torch.atan2(sine, cosine) / (2 * math.pi), 1.0)
-    error = (background(hue)[:, :, pixels] - pictures[:, :, pixels]).square().mean((1, 2)).sqrt()
+    error = (background(hue, side)[:, :, pixels] - pictures[:, :, pixels]).square().mean((1, 2)).sqrt()
     return hue, error
 
 
@@ -336,12 +372,12 @@ def total_variation(values: torch.Tensor, size: int) -> torch.Tensor:
     return 0.5 * (share - 1 / size).abs().sum(-1)
 
 
-def contrast(name: str) -> torch.Tensor:
-    """Largest difference, on each pixel, between values of an attribute with all others alike, (pairs, 128, 128)."""
+def contrast(name: str, side: int = SIZE) -> torch.Tensor:
+    """Largest difference, on each pixel, between values of an attribute with all others alike, (pairs, side, side)."""
     whole = {"eye_shape": ("eye_left", "eye_right"), "eye_colour": ("eye_left", "eye_right")}
     parts = []
     for group in whole.get(name, ("hair",) if name.startswith("hair") else (name,)):
-        values = layer(group)
+        values = layer(group, side=side)
         if name != group:
             shapes = values.unflatten(0, (-1, len(EYE_COLOURS if group.startswith("eye") else HAIR_COLOURS)))
             values = shapes.movedim(1, 0) if name.endswith("colour") else shapes
@@ -353,4 +389,4 @@ def contrast(name: str) -> torch.Tensor:
 
 def hidden_attributes(mask: torch.Tensor) -> list[str]:
     """Names of discrete attributes of which a hole shows nothing: their exact posterior is uniform."""
-    return [name for name in ATTRIBUTES if not bool((contrast(name)[:, ~mask] > 0.02).any())]
+    return [name for name in ATTRIBUTES if not bool((contrast(name, len(mask))[:, ~mask] > 0.02).any())]

@@ -6,6 +6,7 @@ from .diffusion.denoiser import Denoiser, Evaluations, Progress
 from .diffusion.jacobian_free import JacobianFree
 from .posterior.chain import HierarchicalPosterior, KeptContent
 from .posterior.fitting import FitState, FittedPosterior, fit, initial_posterior
+from .posterior.gains import Gains
 from .posterior.storage import load_posterior, save_posterior
 from .posterior.variation import around, given_cells
 from .presets import PRESETS, FitConfig, Preset, SamplerConfig, ScheduleConfig
@@ -13,7 +14,16 @@ from .problem.crosstalk import measure_crosstalk, measure_cut_cells
 from .problem.observation import LatentObservation
 from .problem.pixels import PixelObservation
 from .sampling.driver import DrawMethod, SampleResult, SampleState, draw_fills
-from .sampling.posterior_sampling import descent_method, posterior_method, sample
+from .sampling.gain_bound import bound_calls, gain_bound
+from .sampling.posterior_sampling import (
+    GainState,
+    chains_needed,
+    descent_method,
+    fit_gains,
+    further_method,
+    posterior_method,
+    sample,
+)
 from .sampling.restoration import RestorationConfig, restoration_method, restore
 
 __all__ = [
@@ -27,6 +37,8 @@ __all__ = [
     "FitConfig",
     "FitState",
     "FittedPosterior",
+    "GainState",
+    "Gains",
     "HierarchicalPosterior",
     "JacobianFree",
     "KeptContent",
@@ -40,9 +52,14 @@ __all__ = [
     "SamplerConfig",
     "ScheduleConfig",
     "around",
+    "bound_calls",
+    "chains_needed",
     "descent_method",
     "draw_fills",
     "fit",
+    "fit_gains",
+    "further_method",
+    "gain_bound",
     "given_cells",
     "initial_posterior",
     "load_posterior",

@@ -1,8 +1,8 @@
 """What a linear observation tells about a Gaussian state, from products with its covariance alone.
 
-Both solvers build an orthonormal Krylov basis row by row (Saad and Schultz 1986, GMRES). `gmres_update` works in the
-space of observations and minimises the residual; `map_update` works in the space of states and minimises the negative
-log posterior.
+The solvers build an orthonormal basis row by row (Saad and Schultz 1986, GMRES). `gmres_update` works in the space of
+observations and minimises the residual, `recycled_update` does so in what other solutions have found, `map_update` works
+in the space of states and minimises the negative log posterior.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
+import torch.nn.functional as F
 
 Product = Callable[[torch.Tensor], torch.Tensor]
 
@@ -22,6 +23,23 @@ class LinearMap(Protocol):
 
     def A_adjoint(self, y: torch.Tensor) -> torch.Tensor: ...  # noqa: N802
 
+    def rows(self, index: torch.Tensor) -> LinearMap: ...
+
+
+class Pairs(NamedTuple):
+    """Directions d of observations that a solver has tried, and their products C A^T scale d.
+
+    directions: (I, K, c, h, w). products: (I, K, C, H, W). One set for each of I images.
+    image: (N,), which of them a row has.
+    own_directions, own_products: further ones of every row, each (N, c, h, w) and (N, C, H, W).
+    """
+
+    directions: torch.Tensor
+    products: torch.Tensor
+    image: torch.Tensor
+    own_directions: Sequence[torch.Tensor] = ()
+    own_products: Sequence[torch.Tensor] = ()
+
 
 class Update(NamedTuple):
     """The Gaussian update of a mean by y, with S = A C A^T + R and the residual r = y - A mean.
@@ -30,11 +48,14 @@ class Update(NamedTuple):
     log_likelihood: log N(r; 0, S), (N,), up to a constant and without the determinant of what the solver has not
         reached.
     score: S^-1 r, (N, c, h, w), the gradient of log N(r; 0, S) to A mean.
+    directions, products: of the products that it took, each (N, c, h, w) and (N, C, H, W), see `Pairs`.
     """
 
     shift: torch.Tensor
     log_likelihood: torch.Tensor
     score: torch.Tensor
+    directions: Sequence[torch.Tensor] = ()
+    products: Sequence[torch.Tensor] = ()
 
 
 def row_norm(x: torch.Tensor) -> torch.Tensor:
@@ -96,7 +117,144 @@ def gmres_update(
     projected = spanned.mT @ shown
     pivots = torch.linalg.eigvalsh((projected + projected.mT) / 2 + idle)
     likelihood = -0.5 * (pivots.clamp_min(1e-12).log().sum(1) + (wanted.mT @ spanned @ weights)[:, 0, 0])
-    return Update(combined(products), likelihood.to(target), scale * combined(basis))
+    return Update(combined(products), likelihood.to(target), scale * combined(basis), basis, products)
+
+
+# How little is believed of directions whose products are those of other states: the weight of |w|^2 beside the residual.
+RIDGE = 1e-3
+
+
+def recycled_update(
+    covariance: Product,
+    variance: torch.Tensor,
+    residual: torch.Tensor,
+    scale: torch.Tensor,
+    operator: LinearMap,
+    steps: int,
+    known: Pairs,
+) -> Update:
+    """`gmres_update` that begins with directions whose products are known, if only from states nearby.
+
+    Minimises |scale r - sum_k w_k o_k|^2 + RIDGE sum_known w_k^2 with o = scale (A C A^T + R) scale d. The known
+    directions answer without any product. Each of `steps` products is taken of the direction that they hold for what
+    is left to explain (flexible GMRES, Saad 1993: they are its preconditioner), so that a wrong length or mixture of them
+    is put right.
+
+    Arguments as in `gmres_update`. The log-likelihood is without any determinant.
+    """
+    target = scale * residual
+    wanted = target.flatten(1)[:, :, None]
+    found = _Columns.shared(known, variance, scale, operator)
+    if known.own_directions:
+        found = found.beside(_Columns.own(known.own_directions, known.own_products, variance, scale, operator))
+    ridge = RIDGE * torch.eye(found.gram.shape[1], device=target.device, dtype=torch.float64)
+    factor, _ = torch.linalg.cholesky_ex(found.gram + ridge)
+    directions: list[torch.Tensor] = []
+    products: list[torch.Tensor] = []
+    tried, left = None, wanted
+    for _ in range(steps):
+        weights = torch.cholesky_solve(found.shown(left), factor).to(target)
+        guess = (left + found.directions(weights) - found.outputs(weights)).reshape(target.shape)
+        direction = orthonormalised(guess, directions, row_norm(guess))
+        directions.append(direction)
+        products.append(covariance(operator.A_adjoint(scale * direction)))
+        tried = _Columns.own(directions, products, variance, scale, operator)
+        # Where nothing was left to explain a direction is zero.
+        idle = torch.diag_embed((tried.gram.diagonal(dim1=1, dim2=2) == 0).double())
+        weights = torch.linalg.solve_ex(tried.gram + idle, tried.shown(wanted))[0].to(target)
+        left = wanted - tried.outputs(weights)
+    if tried is None:
+        weights, columns = torch.cholesky_solve(found.shown(wanted), factor).to(target), found
+    else:
+        columns = tried.beside(found)
+        doubts = F.pad(idle, (0, len(ridge), 0, len(ridge))) + F.pad(ridge, (steps, 0, steps, 0))
+        weights = torch.linalg.solve_ex(columns.gram + doubts, columns.shown(wanted))[0].to(target)
+    shift = columns.products(weights).reshape(len(target), *known.products.shape[2:])
+    solution = columns.directions(weights).reshape(target.shape)
+    likelihood = -0.5 * (target * solution).flatten(1).sum(1)
+    return Update(shift, likelihood, scale * solution, directions, products)
+
+
+class _Columns(NamedTuple):
+    """Directions, products and outputs as columns of matrices, in blocks (N, K, D), which may be expanded from (1, K, D).
+
+    blocks: of all three. gram: products of the outputs of all blocks with each other, (N, K, K), float64.
+    """
+
+    blocks: tuple[tuple[torch.Tensor, torch.Tensor, torch.Tensor], ...]
+    gram: torch.Tensor
+
+    @classmethod
+    def shared(cls, known: Pairs, variance: torch.Tensor, scale: torch.Tensor, operator: LinearMap) -> _Columns:
+        """Those that all rows of an image have in common."""
+        images, count = known.directions.shape[:2]
+        # A row of every image.
+        first = torch.zeros(images, dtype=torch.long, device=known.image.device)
+        first = first.scatter(0, known.image, torch.arange(len(known.image), device=known.image.device))
+        flat = known.directions.flatten(0, 1).to(scale), known.products.flatten(0, 1).to(scale)
+        every = _Columns._of(*flat, first.repeat_interleave(count), count, variance, scale, operator)
+
+        def of_rows(part: torch.Tensor) -> torch.Tensor:
+            return part[known.image] if images > 1 else part.expand(len(known.image), -1, -1)
+
+        directions, products, outputs = map(of_rows, every.blocks[0])
+        return cls(((directions, products, outputs),), of_rows(every.gram))
+
+    @classmethod
+    def own(
+        cls,
+        directions: Sequence[torch.Tensor],
+        products: Sequence[torch.Tensor],
+        variance: torch.Tensor,
+        scale: torch.Tensor,
+        operator: LinearMap,
+    ) -> _Columns:
+        """Those of every row for itself."""
+        rows = torch.arange(len(directions[0]), device=scale.device).repeat_interleave(len(directions))
+        flat = torch.stack(list(directions), 1).flatten(0, 1), torch.stack(list(products), 1).flatten(0, 1)
+        return cls._of(*flat, rows, len(directions), variance, scale, operator)
+
+    @classmethod
+    def _of(
+        cls,
+        directions: torch.Tensor,
+        products: torch.Tensor,
+        rows: torch.Tensor,
+        count: int,
+        variance: torch.Tensor,
+        scale: torch.Tensor,
+        operator: LinearMap,
+    ) -> _Columns:
+        """directions, products: (M * count, ...), of as many rows of the observation."""
+        outputs = scale[rows] * (operator.rows(rows).A(products) + variance[rows] * scale[rows] * directions)
+        flat = tuple(part.reshape(len(rows) // count, count, -1) for part in (directions, products, outputs))
+        return cls(((flat[0], flat[1], flat[2]),), (flat[2] @ flat[2].mT).double())
+
+    def beside(self, other: _Columns) -> _Columns:
+        across = torch.cat(
+            [torch.cat([one[2] @ two[2].mT for two in other.blocks], 2) for one in self.blocks], 1
+        ).double()
+        gram = torch.cat([torch.cat([self.gram, across], 2), torch.cat([across.mT, other.gram], 2)], 1)
+        return _Columns((*self.blocks, *other.blocks), gram)
+
+    def shown(self, wanted: torch.Tensor) -> torch.Tensor:
+        """Products of all outputs with wanted (N, D, 1), (N, K, 1), float64."""
+        return torch.cat([block[2] @ wanted for block in self.blocks], 1).double()
+
+    def directions(self, weights: torch.Tensor) -> torch.Tensor:
+        """Their sum by weights (N, K, 1), (N, D, 1)."""
+        return self._combined(0, weights)
+
+    def products(self, weights: torch.Tensor) -> torch.Tensor:
+        return self._combined(1, weights)
+
+    def outputs(self, weights: torch.Tensor) -> torch.Tensor:
+        return self._combined(2, weights)
+
+    def _combined(self, part: int, weights: torch.Tensor) -> torch.Tensor:
+        each = weights.split([block[0].shape[1] for block in self.blocks], 1)
+        sums = [block[part].mT @ own for block, own in zip(self.blocks, each, strict=True)]
+        return torch.stack(sums).sum(0)
 
 
 def map_update(

@@ -43,6 +43,9 @@ class FitConfig:
     upper_evidence: weight of the evidence at keypoints above the first.
     beta_prior: weight of the bound's prior term.
     beta_hierarchy: weight of the bound's hierarchy term.
+    chains: fills of each picture that are drawn by the refiner's solver alone, and whose findings draw all further ones,
+        see `posterior.gains`; 0 where every fill is drawn so. Refiners without a solver and particles know no gains.
+    rank: directions that a chain leaves at each level, at most; with three chains 6 make files of less than 200 MB.
     v_range: added variance of the diffusion loss at the top, in units of s_K^2, or None for the closed form.
 
     Raises ValueError for counts outside their limits and numbers that are not finite.
@@ -57,12 +60,16 @@ class FitConfig:
     upper_evidence: float = 0.0
     beta_prior: float = 1.0
     beta_hierarchy: float = 1.0
+    chains: int = 0
+    rank: int = 6
     v_range: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         check_levels(self.keypoints)
         check_count("steps", self.steps, 0, 100_000)
         check_count("draws", self.draws, 1, 1_000)
+        check_count("chains", self.chains, 0, 64)
+        check_count("rank", self.rank, 1, 1_000)
         check_finite(learning_rate=self.learning_rate, eta=self.eta, upper_evidence=self.upper_evidence)
         check_finite(beta_prior=self.beta_prior, beta_hierarchy=self.beta_hierarchy)
         if self.v_range is not None:
@@ -121,6 +128,8 @@ class SamplerConfig:
     final_eta: that of the steps below.
     guidance_scale: strength of `pigdm` and `dps`.
     solver_steps: products with the Jacobian per level of `moment_matching`, shared among its resamplings.
+    corrections: products with their own Jacobian that further fills take, see `FitConfig.chains`: one in each of so many
+        steps, from where steps are resampled on, each by one more forward pass.
     warm_start: its solver starts from what the step before has found.
     second_order_below: from this level on, steps are of second order, see `refiners.common.extrapolated`.
     smc: the fills of a picture are particles, weighed and resampled where guided, see `smc.twisted_smc`.
@@ -133,6 +142,7 @@ class SamplerConfig:
     final_eta: float = 1.0
     guidance_scale: float = 1.0
     solver_steps: int = 3
+    corrections: int = 8
     warm_start: bool = True
     second_order_below: float = 0.0
     smc: bool = False
@@ -141,6 +151,7 @@ class SamplerConfig:
         if self.refiner not in REFINERS:
             raise ValueError(f"expected a refiner of {', '.join(REFINERS)}, found {self.refiner!r}")
         check_count("solver_steps", self.solver_steps, 0, 1_000)
+        check_count("corrections", self.corrections, 0, 1_000)
         check_finite(eta=self.eta, final_eta=self.final_eta, guidance_scale=self.guidance_scale)
         check_finite(second_order_below=self.second_order_below)
         if self.smc and (REFINERS[self.refiner].estimator is None or not self.eta > 0):
@@ -206,6 +217,11 @@ class Preset:
         return REFINERS[self.sampler.refiner]
 
     @property
+    def chains(self) -> int:
+        """Fills of each picture that fit its gains."""
+        return self.fit.chains if self.refiner.solves and not self.sampler.smc else 0
+
+    @property
     def needs_gradient(self) -> bool:
         """Whether it differentiates the network."""
         return self.fit.steps > 0 or self.refiner.needs_gradient
@@ -214,6 +230,16 @@ class Preset:
         """The steps from the lowest keypoint s to 0, one network call each."""
         schedule = self.schedule
         return self.steps_through(karras_levels(s, schedule.steps, schedule.s_min, schedule.rho))
+
+    def further_descent(self, s: float) -> list[LevelStep]:
+        """The steps of fills that are drawn by gains: those of `descent`, with few products of their own."""
+        steps, left = [], self.sampler.corrections
+        for step in self.descent(s):
+            solves = REFINERS[step.refiner].solves
+            corrected = solves and left > 0 and step.s <= self.schedule.resample_below
+            left -= corrected
+            steps.append(replace(step, solver_steps=int(corrected), differences=True) if solves else step)
+        return steps
 
     def levels(self, keypoints: Sequence[float]) -> list[float]:
         """All noise levels of a fill, from the highest of its keypoints s_1 < ... < s_K to 0."""
@@ -252,7 +278,7 @@ BALANCED = Preset(
     "Moment matching carries what is visible into the hole; five levels in the middle are sampled twice, which undoes "
     "what came out wrong above.",
     # Where noise drowns every alternative the analytic posterior is exact: a fit found nothing to add.
-    FitConfig(keypoints=(30.0,)),
+    FitConfig(keypoints=(30.0,), chains=3),
     # Levels at equal ratios. Few with many solver steps beat the reverse above; below, resamplings beat solver steps.
     ScheduleConfig(steps=11, s_min=0.015, rho=1000.0, guided_above=0.3, resample_below=10.0, resamplings=2),
     SamplerConfig(refiner="moment_matching", final_eta=0.0, solver_steps=6, second_order_below=10.0),

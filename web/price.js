@@ -39,7 +39,10 @@ function duration(value) {
 export function priced(node, preset) {
   const price = prices[preset];
   if (!price) return preset;
-  const passes = price.fit + price.fill * Number(widgetOf(node, "fills")?.value ?? 0);
+  // A posterior that is fitted alone draws its first fills.
+  const fills = Number(widgetOf(node, "fills")?.value ?? price.first);
+  const first = Math.min(fills, price.first);
+  const passes = price.fit + price.fill * first + price.further * (fills - first);
   const each = secondsPerPass()[modelFile(node)];
   if (!passes) return preset;
   if (!each) return text("price_passes", { preset, passes });

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import statistics
 import threading
 import time
@@ -28,7 +29,7 @@ class Drawn:
     latents: (pictures * fills, C, H, W) in the host's scale, all fills of the first picture first.
     forward, backward: passes through the network, counted by rows.
     seconds: wall time.
-    bare: seconds that the same network calls take without anything around them.
+    bare: seconds that the same network calls take without anything around them, NaN where that was not asked.
     peak: bytes beside the weights.
     """
 
@@ -40,8 +41,14 @@ class Drawn:
     peak: int
 
 
-def measured(draw: Callable[[Any], torch.Tensor], model: Any, shape: tuple[int, ...]) -> Drawn:
-    """The latents that `draw(model)` returns, and their cost. shape: (C, H, W) of one."""
+def measured(
+    draw: Callable[[Any], torch.Tensor], model: Any, shape: tuple[int, ...], *, with_bare: bool = True
+) -> Drawn:
+    """The latents that `draw(model)` returns, and their cost.
+
+    shape: (C, H, W) of one.
+    with_bare: also measure the bare network calls, all of them five times.
+    """
     meter = Meter(model, shape)
     with torch.inference_mode():
         meter.warm_up()
@@ -49,7 +56,7 @@ def measured(draw: Callable[[Any], torch.Tensor], model: Any, shape: tuple[int, 
         with PeakMemory() as peak:
             latents = draw(meter.model)
         seconds = time.perf_counter() - start
-        bare = meter.bare_seconds()
+        bare = meter.bare_seconds() if with_bare else math.nan
     return Drawn(latents, meter.rows("plain", "graph"), meter.rows("backward"), seconds, bare, peak.bytes)
 
 

@@ -41,5 +41,8 @@ def files_digest(files: Iterable[Path]) -> str:
 
 
 def preset_settings(preset: Any) -> dict[str, Any]:
-    """What decides a preset's results: all but its name and its description."""
-    return {"fit": preset.fit, "schedule": preset.schedule, "sampler": preset.sampler}
+    """What decides a preset's results: all but its name and its description, and what only gains ask for without them."""
+    parts = {name: described(getattr(preset, name)) for name in ("fit", "schedule", "sampler")}
+    if not preset.chains:
+        del parts["fit"]["chains"], parts["fit"]["rank"], parts["sampler"]["corrections"]
+    return parts

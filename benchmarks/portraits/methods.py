@@ -25,6 +25,7 @@ class Task:
 
     pictures: (N, 3, H, W) in [0, 1].
     hole: (H, W) bool, True is painted.
+    positive, negative: prompts for all pictures, zeros where None. cfg: their guidance scale.
     """
 
     model: Any
@@ -33,10 +34,19 @@ class Task:
     hole: torch.Tensor
     fills: int
     seed: int
+    positive: Any = None
+    negative: Any = None
+    cfg: float = 1.0
 
     @property
     def conditioning(self) -> Any:
-        return PACK.host.text_inputs.zero_conditioning(self.model)
+        return PACK.host.text_inputs.zero_conditioning(self.model) if self.positive is None else self.positive
+
+    @property
+    def prompts(self) -> dict[str, Any]:
+        """What a sampler's node is told: `positive`, `negative` and `cfg`."""
+        negative = self.conditioning if self.negative is None else self.negative
+        return {"positive": self.conditioning, "negative": negative, "cfg": self.cfg}
 
     @property
     def image_inputs(self) -> dict[str, Any]:
@@ -65,8 +75,16 @@ class Method:
 
 
 def masked_ksampler(task: Task) -> torch.Tensor:
-    latent = task.latent_input
-    return toy.ksampler(task.model, task.conditioning, latent["samples"], task.seed, latent["noise_mask"])
+    latent, prompts = task.latent_input, task.prompts
+    return toy.ksampler(
+        task.model,
+        prompts["positive"],
+        latent["samples"],
+        task.seed,
+        latent["noise_mask"],
+        cfg=prompts["cfg"],
+        negative=prompts["negative"],
+    )
 
 
 def preset_method(name: str, **inputs: Any) -> Method:
@@ -101,8 +119,7 @@ def baseline_method(name: str) -> Method:
 
 def _execute(node: Any, inputs: dict[str, Any], task: Task) -> torch.Tensor:
     """What a node of this pack paints."""
-    prompts = {"positive": task.conditioning, "negative": task.conditioning}
-    common = {"model": task.model, **prompts, "seed": task.seed, "cfg": 1.0, "fills": task.fills}
+    common = {"model": task.model, **task.prompts, "seed": task.seed, "fills": task.fills}
     samples: torch.Tensor = node.execute(**common, **inputs, **task.image_inputs).result[0]["samples"]
     return samples
 
@@ -114,15 +131,14 @@ class ExternalSampler:
     node_id: str
     inputs: dict[str, Any]
 
-    def __call__(self, model: Any, conditioning: Any, **given: Any) -> dict[str, torch.Tensor]:
-        """The host's LATENT that it makes of a model, one prompt, `latent_image`, `seed` and `cfg`."""
+    def __call__(self, **given: Any) -> dict[str, torch.Tensor]:
+        """The host's LATENT that it makes of `model`, `positive`, `negative`, `latent_image`, `seed` and `cfg`."""
         node = stock.NODE_CLASS_MAPPINGS[self.node_id]
-        given |= {"model": model, "positive": conditioning, "negative": conditioning}
         (out,) = getattr(node(), node.FUNCTION)(**_widget_defaults(node), **given | self.inputs)
         return out
 
     def draw(self, task: Task) -> torch.Tensor:
-        return self(task.model, task.conditioning, latent_image=task.latent_input, seed=task.seed, cfg=1.0)["samples"]
+        return self(model=task.model, latent_image=task.latent_input, seed=task.seed, **task.prompts)["samples"]
 
 
 def _widget_defaults(node: Any) -> dict[str, Any]:

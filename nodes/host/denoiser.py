@@ -19,6 +19,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 
 from ...vipaint_core import CoarseGridDenoiser, Denoiser, JacobianFree
+from ...vipaint_core.diffusion.denoiser import DIFFERENCE_STEP
 from ...vipaint_core.diffusion.jacobian_free import step_for
 from .autograd import (
     OrdinaryTensors,
@@ -129,11 +130,13 @@ def open_denoiser(
     sampling = patcher.get_model_object("model_sampling")
     sigmas = comfy.samplers.calculate_sigmas(sampling, "simple", _SCHEDULE_STEPS)
     guider = inputs.guider(patcher)
-    secant = step_for(inputs.model.model.get_dtype_inference()) if gradient and not backward else None
+    step = step_for(inputs.model.model.get_dtype_inference())
     zeros = inputs.info.add_frame_axis(torch.zeros(shape))
 
     def run() -> T:
-        runner = _Runner(work, guider, inputs.info, backward, extra_networks, mode != "full", secant)
+        runner = _Runner(
+            work, guider, inputs.info, backward, extra_networks, mode != "full", step, gradient and not backward
+        )
         try:
             guider.sample(zeros, zeros, runner, sigmas, disable_pbar=True, seed=inputs.seed)
         except Exception:
@@ -161,11 +164,12 @@ class _Runner(comfy.samplers.Sampler, Generic[T]):
         backward: bool,
         extra_networks: Sequence[ModelPatcher],
         in_blocks: bool,
-        secant: float | None,
+        difference_step: float,
+        jacobian_free: bool,
     ) -> None:
         self.work, self.guider, self.info = work, guider, info
         self.backward, self.extra_networks = backward, extra_networks
-        self.in_blocks, self.secant = in_blocks, secant
+        self.in_blocks, self.difference_step, self.jacobian_free = in_blocks, difference_step, jacobian_free
         self.started, self.results = False, list[T]()
 
     def sample(
@@ -188,9 +192,10 @@ class _Runner(comfy.samplers.Sampler, Generic[T]):
         beside = [patcher for patcher in loaded_beside(model_wrap) if patcher not in self.extra_networks]
         size = tuple(noise.shape[-2:])
         host = HostDenoiser(model_wrap, passes, beside, options, self.info, size, self.backward, ambient)
+        host.difference_step = self.difference_step
         denoiser: Denoiser = host
-        if self.secant is not None:
-            denoiser = JacobianFree(denoiser, self.secant)
+        if self.jacobian_free:
+            denoiser = JacobianFree(denoiser, self.difference_step)
         if math.isfinite(self.info.largest_level):
             denoiser = CoarseGridDenoiser(denoiser, self.info.largest_level)
         patchers = [model_wrap.model_patcher, *loaded_beside(model_wrap)] if self.backward else self.extra_networks
@@ -212,7 +217,12 @@ class _Runner(comfy.samplers.Sampler, Generic[T]):
 
 
 class HostDenoiser:
-    """The core's denoiser: the host's CFG-combined prediction of x0, in the core's coordinate."""
+    """The core's denoiser: the host's CFG-combined prediction of x0, in the core's coordinate.
+
+    difference_step: see `vipaint_core.diffusion.denoiser`.
+    """
+
+    difference_step = DIFFERENCE_STEP
 
     def __init__(
         self,

@@ -165,11 +165,11 @@ def quantisation(model: ModelPatcher) -> str | None:
     return None
 
 
-def run_within_memory(inputs: GuidedModel, demand: MemoryDemand, work: Work[T], drawing: SampleState) -> T:
+def run_within_memory(inputs: GuidedModel, demand: MemoryDemand, work: Work[T], *drawings: SampleState) -> T:
     """`open_denoiser` in a mode and with batches that fit; when memory ends, again with less.
 
     Smaller batches come before the next mode. `work` goes on after a failure: it keeps what is finished, the fills in
-    `drawing`.
+    `drawings`.
 
     Raises InputError where the model cannot be run, and what the host raises where nothing smaller is left.
     """
@@ -213,7 +213,7 @@ def run_within_memory(inputs: GuidedModel, demand: MemoryDemand, work: Work[T], 
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            choice = smaller_choice(demand, choice, drawing.latents is not None)
+            choice = smaller_choice(demand, choice, any(drawing.latents is not None for drawing in drawings))
             if choice is None:
                 raise
         # The failed run's tensors live as long as its exception: until here.

@@ -36,6 +36,13 @@ def say(text: str) -> None:
     _keep(text)
 
 
+def tell(text: str) -> None:
+    """One sentence about what the running node does now, below what it has said; the next one replaces it."""
+    told = _told.get()
+    if told is not None:
+        show("\n".join([*told.texts, text]))
+
+
 def warn(text: str) -> None:
     """As `say`, for what the user will hardly have wanted."""
     log.warning("VIPaint: %s", text)

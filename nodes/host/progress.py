@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import comfy.utils
 import latent_preview
@@ -14,9 +14,12 @@ from comfy.model_patcher import ModelPatcher
 from PIL import Image
 
 from ...vipaint_core import Progress, SampleState
+from .messages import tell
 from .model_info import ModelInfo
 
 _PREVIEW_SECONDS = 0.1
+# Between two texts about the time left.
+_TEXT_SECONDS = 1.0
 # Previews take this share of the time at most, however slow they are to decode.
 _PREVIEW_SHARE = 0.05
 
@@ -37,16 +40,16 @@ def find_previewer(model: ModelPatcher, info: ModelInfo) -> Any:
 class PreviewGrid:
     """Previews of all fills in one picture: those that are being drawn, and the last ones of those that are done."""
 
-    def __init__(self, previewer: Any, info: ModelInfo, drawing: SampleState) -> None:
-        self._previewer, self._info, self._drawing = previewer, info, drawing
-        self._tiles: dict[int, Any] = {}
+    def __init__(self, previewer: Any, info: ModelInfo) -> None:
+        self._previewer, self._info = previewer, info
+        self._tiles: dict[tuple[int, int], Any] = {}
 
-    def update(self, x0: torch.Tensor) -> Any:
-        """The host's preview of the estimates (N, C, H, W) that belong to the rows after those that are done."""
-        first, size = self._drawing.done, None
-        for row in range(len(x0)):
+    def update(self, x0: torch.Tensor, drawing: Sequence[tuple[int, int]]) -> Any:
+        """The host's preview of the estimates (N, C, H, W) of these fills, see `SampleState.drawing`."""
+        size = None
+        for row, fill in enumerate(drawing):
             estimate = self._info.add_frame_axis(x0[row : row + 1])
-            kind, self._tiles[first + row], size = self._previewer.decode_latent_to_preview_image("JPEG", estimate)
+            kind, self._tiles[fill], size = self._previewer.decode_latent_to_preview_image("JPEG", estimate)
         tiles = [self._tiles[row] for row in sorted(self._tiles)]
         return kind, tiled(tiles), size
 
@@ -66,32 +69,90 @@ def tiled(tiles: list[Image.Image]) -> Image.Image:
     return grid
 
 
+class PlannedCalls(NamedTuple):
+    """Network calls of each stage of a run, in their order; see `Progress.stage`."""
+
+    fit: int = 0
+    chains: int = 0
+    bound: int = 0
+    sample: int = 0
+
+    def before(self, stage: str) -> int:
+        """Calls of the stages before one."""
+        return sum(self[: self._fields.index(stage)])
+
+    def corrected(self, stage: str, calls: int) -> PlannedCalls:
+        """With a stage's calls as they have turned out: smaller batches than planned take more."""
+        return self._replace(**{stage: max(calls, getattr(self, stage))})
+
+
+class RemainingTime:
+    """How long a run still takes: the calls of one stage take equally long, those of later ones as the last that ended."""
+
+    def __init__(self) -> None:
+        self._stage, self._begin, self._from, self._pace = "", 0.0, 0, 0.0
+
+    def after(self, progress: Progress, plan: PlannedCalls) -> float | None:
+        """Seconds, None while nothing is known; to be told of every call."""
+        now = time.monotonic()
+        if progress.stage != self._stage:
+            self._stage, self._begin, self._from = progress.stage, now, progress.call
+        done = progress.call - self._from
+        if done:
+            self._pace = (now - self._begin) / done
+        if not self._pace:
+            return None
+        left = sum(plan) - plan.before(progress.stage) - progress.call
+        return self._pace * left
+
+
+# What each stage is to the user.
+_STAGES = {
+    "fit": "fitting the posterior",
+    "chains": "fitting the posterior by its first fills",
+    "bound": "evaluating the bound",
+    "sample": "drawing fills",
+}
+
+
 def reporter(
-    model: ModelPatcher, info: ModelInfo, fit_calls: int, draw_calls: int, drawing: SampleState
+    model: ModelPatcher,
+    info: ModelInfo,
+    planned: PlannedCalls,
+    drawing: SampleState,
+    chains: SampleState | None = None,
 ) -> Callable[[Progress], None]:
     """A callback for the core.
 
-    fit_calls, draw_calls: planned network calls of the node before and from the first sampling call.
-    drawing: of the run; it says which fills are done.
+    drawing, chains: of the run; they say which fills are being drawn, in the stages of these names.
     """
-    bar = comfy.utils.ProgressBar(max(fit_calls + draw_calls, 1))
+    bar = comfy.utils.ProgressBar(max(sum(planned), 1))
     previewer = find_previewer(model, info)
-    grid = None if previewer is None else PreviewGrid(previewer, info, drawing)
-    due = -math.inf
+    states = {"sample": drawing, "chains": chains}
+    grid = None if previewer is None else PreviewGrid(previewer, info)
+    due, told, plan, remaining = -math.inf, -math.inf, planned, RemainingTime()
 
     @torch.no_grad()
     def report(progress: Progress) -> None:
-        nonlocal due
-        is_drawing = progress.stage == "sample"
-        value = progress.call + (fit_calls if is_drawing else 0)
-        # Smaller batches than planned take more calls.
-        planned = max(fit_calls + draw_calls, fit_calls + progress.calls if is_drawing else 1, 1)
+        nonlocal due, told, plan
+        plan = plan.corrected(progress.stage, progress.calls)
+        value = progress.call + plan.before(progress.stage)
         preview, begin = None, time.monotonic()
-        if grid is not None and progress.x0 is not None and begin > due:
-            # Samples of a fit are of one posterior: one of them shows it.
-            preview = grid.update(progress.x0 if is_drawing else progress.x0[:1])
+        left = remaining.after(progress, plan)
+        if left is not None and begin > told + _TEXT_SECONDS:
+            told = begin
+            tell(f"{_STAGES[progress.stage]}, about {in_words(left)} left")
+        if grid is not None and progress.stage != "bound" and begin > due:
+            state = states.get(progress.stage)
+            # Samples of a gradient step are of one posterior: one of them shows it.
+            preview = grid.update(progress.x0, ((0, 0),) if state is None else state.drawing)
             end = time.monotonic()
             due = end + max(_PREVIEW_SECONDS, (end - begin) / _PREVIEW_SHARE)
-        bar.update_absolute(value, planned, preview)
+        bar.update_absolute(value, max(sum(plan), 1), preview)
 
     return report
+
+
+def in_words(seconds: float) -> str:
+    """A duration as it is told."""
+    return f"{math.ceil(seconds)} s" if seconds < 100 else f"{math.ceil(seconds / 60)} min"

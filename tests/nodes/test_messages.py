@@ -63,8 +63,10 @@ def test_a_run_tells_the_editor_what_its_passes_took(pack, tiny, conditioning, p
 
 def test_prices_are_those_of_the_tooltips(pack):
     prices = json.loads(asyncio.run(pack.routes.get_prices(None)).body)
-    assert prices.keys() == pack.core.PRESETS.keys() and prices["fast"] == {"fill": 16, "fit": 0}
+    assert prices.keys() == pack.core.PRESETS.keys()
+    assert prices["fast"] == {"fit": 0, "fill": 16, "first": 0, "further": 16}
     for name, preset in pack.core.PRESETS.items():
-        price = pack.sockets.price(preset)
-        assert price.startswith(f"{prices[name]['fill']} passes a fill")
-        assert str(prices[name]["fit"]) in price or not prices[name]["fit"]
+        price, found = pack.sockets.price(preset), prices[name]
+        assert price.startswith(f"{found['fill']} passes a fill")
+        assert f"{found['fit']} for the picture" in price or not found["fit"]
+        assert f"{found['further']} from fill {found['first'] + 1} on" in price or not found["first"]

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from prompts import Prompt, decoded, node, paint
+from prompts import Prompt, changed, decoded, node, paint, saved, was_cached
 
 from tools.comfy_server import ComfyServer
 
@@ -57,3 +57,24 @@ def test_another_server_draws_the_same_from_a_saved_posterior(
     assert base is not None and not base.exists()
     assert pid is not None and has_ended(pid)
     assert {entry.name for entry in comfyui.iterdir()} - host <= {"__pycache__"}
+
+
+def test_a_posterior_is_fitted_once(server: ComfyServer, small: SimpleNamespace) -> None:
+    """Other fills, and another seed to draw them with, do not fit again; fills of the fit's own seed are told so."""
+    fit = {**small.prompt["inpaint"]["inputs"], "preset": "balanced", "seed": 5}
+    del fit["fills"]
+    given = {name: small.prompt[name] for name in ("checkpoint", "conditioning", "picture", "mask")}
+    given["fit"] = node("VIPaintFit", **fit)
+    given["sample"] = sample(["fit", 0])
+    prompt = decoded(given, ["sample", 0])
+    first = server.run(prompt)
+    assert not was_cached(first, "fit")
+    (words,) = first["outputs"]["fit"]["text"][-1:]
+    assert "log p(y) is at least" in words
+    more = server.run(changed(prompt, sample={"fills": 4}))
+    assert was_cached(more, "fit") and not was_cached(more, "sample")
+    other = server.run(changed(prompt, sample={"seed": 6}))
+    assert was_cached(other, "fit") and not was_cached(other, "sample")
+    two, four, others = (saved(server, entry) for entry in (first, more, other))
+    assert np.array_equal(two, four[:2]) and len(four) == 4
+    assert (two.astype(int) - others).any()

@@ -11,10 +11,10 @@ import torch
 from ..diffusion.denoiser import CountingDenoiser, Denoiser, Progress
 from ..problem.observation import LatentObservation, Observation
 from ..sampling.driver import BATCH, DrawMethod, RowNoise, SampleResult, SampleState, draw_fills
-from . import blended, copaint, daps, ding, dps, langevin, pigdm, psld, red_diff, repaint, resample, tds
+from . import blended, copaint, daps, ding, dps, flair, langevin, pigdm, psld, red_diff, repaint, resample, tds
 from .common import Baseline, Settings
 
-_METHODS = (blended, repaint, dps, psld, pigdm, red_diff, copaint, resample, daps, ding, tds, langevin)
+_METHODS = (blended, repaint, dps, psld, pigdm, red_diff, copaint, resample, daps, ding, tds, langevin, flair)
 BASELINES: dict[str, Baseline] = {method.BASELINE.name: method.BASELINE for method in _METHODS}
 
 

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 import torch
 import torch.nn.functional as F
 
-from .denoiser import Denoiser
+from .denoiser import DIFFERENCE_STEP, Denoiser
 
 # Latent cells for which the levels of presets are stated, 16 x 16.
 REFERENCE_CELLS = 256
@@ -68,6 +68,11 @@ class CoarseGridDenoiser:
         # Lines and columns that fill no block have the estimate of their neighbours.
         lines, columns = height - enlarged.shape[-2], width - enlarged.shape[-1]
         return F.pad(enlarged, (0, columns, 0, lines), mode="replicate") if lines or columns else enlarged
+
+    @property
+    def difference_step(self) -> float:
+        """The inner denoiser's, see `denoiser`."""
+        return float(getattr(self._denoiser, "difference_step", DIFFERENCE_STEP))
 
     def gradients(self) -> AbstractContextManager[object]:
         """The inner denoiser's context for differentiated calls."""

@@ -1,7 +1,8 @@
 """The denoiser contract `x0_hat = denoiser(u, s)`, u (N, C, H, W), s (N,), and the count of its evaluations.
 
 A denoiser with a method `gradients` is differentiated only inside the context that it returns, backward
-included; others wherever gradients are enabled.
+included; others wherever gradients are enabled. One with `difference_step` says how large a step differences of its
+answers are taken over, see `jacobian_free.step_for`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ import torch
 
 Denoiser = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
+# Where rounding is no matter, in units as in `jacobian_free.step_for`.
+DIFFERENCE_STEP = 0.01
+
 
 @dataclass(frozen=True)
 class Evaluations:
@@ -26,12 +30,15 @@ class Evaluations:
     def __add__(self, other: Evaluations) -> Evaluations:
         return Evaluations(self.forward + other.forward, self.backward + other.backward)
 
+    def __sub__(self, other: Evaluations) -> Evaluations:
+        return Evaluations(self.forward - other.forward, self.backward - other.backward)
+
 
 @dataclass(frozen=True)
 class Progress:
     """What a callback is given after every network call.
 
-    stage: "fit" or "sample".
+    stage: "fit", "chains" (the fills that fit gains, see `posterior.gains`), "bound" (of gains) or "sample".
     call, calls: network calls made and planned.
     x0: the call's estimate, (N, C, H, W), detached.
     bound: -ELBO of the last finished fit step, mean over images, nats.
@@ -71,6 +78,11 @@ class CountingDenoiser:
         """The context for a differentiated call and its backward pass."""
         opened: AbstractContextManager[object] = getattr(self._denoiser, "gradients", torch.enable_grad)()
         return opened
+
+    @property
+    def difference_step(self) -> float:
+        """See above."""
+        return float(getattr(self._denoiser, "difference_step", DIFFERENCE_STEP))
 
     def take_evaluations(self) -> Evaluations:
         """What was counted since the last time."""

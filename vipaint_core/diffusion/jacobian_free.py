@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from .coordinate import per_row
-from .denoiser import Denoiser
+from .coordinate import Level, per_row
+from .denoiser import DIFFERENCE_STEP, Denoiser
 
 
 def step_for(precision: torch.dtype) -> float:
@@ -16,7 +16,17 @@ def step_for(precision: torch.dtype) -> float:
     Where rounding and curvature are about as large. Measured on the toy prior: with float32 0.001 to 0.01 are as
     good as each other and 0.1 is worse, with bfloat16 0.03 to 0.3 are and 0.01 is worse.
     """
-    return max(0.01, torch.finfo(precision).eps ** 0.5)
+    return max(DIFFERENCE_STEP, torch.finfo(precision).eps ** 0.5)
+
+
+def jacobian_product(
+    denoiser: Denoiser, u: torch.Tensor, s: Level, x0: torch.Tensor, v: torch.Tensor, step: float
+) -> torch.Tensor:
+    """J v = (D(u + h v) - D(u)) / h, (N, C, H, W), with x0 = D(u, s) and h so that h v has the size `step`."""
+    size = v.square().flatten(1).mean(1).sqrt()
+    h = step * per_row(s, v) / per_row(size.clamp_min(torch.finfo(v.dtype).tiny), v)
+    moved = denoiser(u + h * v, per_row(s, u).flatten().expand(len(u)))
+    return torch.where(per_row(size, v) > 0, (moved - x0) / h, 0.0)
 
 
 class JacobianFree:
@@ -29,6 +39,11 @@ class JacobianFree:
 
     def __init__(self, denoiser: Denoiser, step: float = step_for(torch.float32)) -> None:
         self._denoiser, self._step = denoiser, step
+
+    @property
+    def difference_step(self) -> float:
+        """See `denoiser`."""
+        return self._step
 
     def __call__(self, u: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
         x0: torch.Tensor = _Difference.apply(u, s, self._denoiser, self._step)
@@ -46,7 +61,4 @@ class _Difference(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, v: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         u, s, x0 = ctx.saved_tensors
-        size = v.square().flatten(1).mean(1).sqrt()
-        h = per_row(ctx.step * s / size.clamp_min(torch.finfo(v.dtype).tiny), v)
-        moved = ctx.denoiser(u + h * v, s)
-        return torch.where(per_row(size, v) > 0, (moved - x0) / h, 0.0), None, None, None
+        return jacobian_product(ctx.denoiser, u, s, x0, v, ctx.step), None, None, None

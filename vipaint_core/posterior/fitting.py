@@ -13,7 +13,8 @@ from ..diffusion.levels import clip_levels, levels_from
 from ..presets import Preset
 from ..problem.observation import LatentObservation
 from .chain import HierarchicalPosterior, KeptContent
-from .objective import negative_bound
+from .gains import Gains
+from .objective import BoundParts, negative_bound
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,9 @@ class FittedPosterior:
 
     history: -ELBO per image after every step, nats.
     family: free text that names the model family.
+    seed: the fit's.
+    gains: what draws further fills, where the preset has chains; see `sampling.posterior_sampling.fit_gains`.
+    bound: that of the gains, -ELBO in nats, means over images; see `sampling.gain_bound`.
     """
 
     posterior: HierarchicalPosterior
@@ -30,13 +34,23 @@ class FittedPosterior:
     evaluations: Evaluations = field(default_factory=Evaluations)
     history: tuple[float, ...] = ()
     family: str = ""
+    seed: int = 0
+    gains: Gains | None = None
+    bound: BoundParts | None = None
 
     def rows(self, index: torch.Tensor) -> FittedPosterior:
-        """The posterior of the given images, repeated as often as the index names them."""
-        return replace(self, posterior=self.posterior.rows(index), observation=self.observation.rows(index))
+        """The posterior of the given images, repeated as often as the index names them, without gains."""
+        rows = replace(self, posterior=self.posterior.rows(index), observation=self.observation.rows(index))
+        return rows.without_gains()
+
+    def without_gains(self) -> FittedPosterior:
+        """The posterior of which every fill is drawn by the refiner alone."""
+        return replace(self, preset=self.preset.with_changes(fit={"chains": 0}), gains=None, bound=None)
 
     def to(self, device: torch.device | str) -> FittedPosterior:
-        return replace(self, posterior=self.posterior.to(device), observation=self.observation.to(device))
+        gains = None if self.gains is None else self.gains.to(device)
+        posterior, observation = self.posterior.to(device), self.observation.to(device)
+        return replace(self, posterior=posterior, observation=observation, gains=gains)
 
 
 @dataclass
@@ -153,7 +167,7 @@ def fit(
     detached = replace(
         posterior, mu=posterior.mu.detach(), log_tau=posterior.log_tau.detach(), gamma=posterior.gamma.detach()
     )
-    return FittedPosterior(detached, observation, preset, state.evaluations, tuple(state.history), family)
+    return FittedPosterior(detached, observation, preset, state.evaluations, tuple(state.history), family, seed)
 
 
 def _antithetic_noise(generator: torch.Generator, like: torch.Tensor, draws: int, count: int) -> list[torch.Tensor]:

@@ -15,6 +15,18 @@ from ..problem.observation import LatentObservation
 from .chain import Chain, HierarchicalPosterior
 
 
+class BoundParts(NamedTuple):
+    """Parts of -ELBO in nats, means over images and draws; see `Bound`."""
+
+    prior: float
+    hierarchy: float
+    reconstruction: float
+
+    @property
+    def total(self) -> float:
+        return self.prior + self.hierarchy + self.reconstruction
+
+
 class Bound(NamedTuple):
     """Parts of -ELBO in nats, (B,) each, for one draw of the chain per row."""
 
@@ -25,6 +37,10 @@ class Bound(NamedTuple):
     @property
     def total(self) -> torch.Tensor:
         return self.prior + self.hierarchy + self.reconstruction
+
+    @property
+    def means(self) -> BoundParts:
+        return BoundParts(*(float(part.mean()) for part in self))
 
 
 def gaussian_prior(posterior: HierarchicalPosterior) -> torch.Tensor:

@@ -24,12 +24,17 @@ from ..problem.observation import LatentObservation
 from ..problem.operators import OPERATORS, LinearOperator
 from .chain import HierarchicalPosterior
 from .fitting import FittedPosterior
+from .gains import Gains
+from .objective import BoundParts
 
-FORMAT, VERSION = "vipaint_posterior", "3"
+FORMAT, VERSION = "vipaint_posterior", "4"
 # The key of the digest among a file's texts.
 DIGEST = "sha256"
-# Names of tensors that belong to the operator; they alone may be bool.
-OPERATOR = "operator"
+# Version 3 knew no gains; see `_parse_version_2`.
+VERSIONS = ("2", "3", VERSION)
+# Names of tensors that belong to the operator, which alone may be bool, and to the gains, which alone may be of half
+# precision.
+OPERATOR, GAINS = "operator", "gains"
 
 
 def save_posterior(fitted: FittedPosterior, path: Path | str, metadata: Mapping[str, str] | None = None) -> None:
@@ -57,12 +62,15 @@ def save_posterior(fitted: FittedPosterior, path: Path | str, metadata: Mapping[
         "family": fitted.family,
         "evaluations": asdict(fitted.evaluations),
         "history": fitted.history,
+        "seed": fitted.seed,
+        "bound": fitted.bound,
+        "gains": None if fitted.gains is None else _packed_gains(fitted.gains, tensors),
     }
     write(tensors, header, metadata or {}, Path(path))
 
 
 def load_posterior(path: Path | str) -> FittedPosterior:
-    """Reads a file of this or the previous version. Raises ValueError for anything else; never executes code."""
+    """Reads a file of this or an earlier version. Raises ValueError for anything else; never executes code."""
     path = Path(path)
     tensors, header, version = read(path)
     try:
@@ -70,14 +78,21 @@ def load_posterior(path: Path | str) -> FittedPosterior:
         posterior = HierarchicalPosterior(
             tuple(map(float, header["levels"])), tensors["mu"], tensors["log_tau"], tensors["gamma"], header["eta"]
         )
-        parse = {"2": _parse_version_2, VERSION: _parse}[version]
+        parse = _parse_version_2 if version == "2" else _parse
         observation, preset = parse(tensors, header)
         _check_operator(observation, posterior.mu)
         history, family = tuple(map(float, header["history"])), header["family"]
         if not isinstance(family, str):
             raise ValueError(f"family: expected a text, found {family!r}")
         evaluations = Evaluations(**header["evaluations"])
-        return FittedPosterior(posterior, observation, preset, evaluations, history, family)
+        seed, gains = header.get("seed", 0), None
+        if isinstance(seed, bool) or not isinstance(seed, int):
+            raise ValueError(f"seed: expected a whole number, found {seed!r}")
+        bound = None if header.get("bound") is None else BoundParts(*map(float, header["bound"]))
+        if header.get("gains") is not None:
+            gains = _unpacked_gains(header["gains"], tensors)
+            _check_gains(gains, observation, posterior.mu)
+        return FittedPosterior(posterior, observation, preset, evaluations, history, family, seed, gains, bound)
     except (KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise ValueError(f"load: {path.name} is damaged: {error!r}. Fit again and save it anew.") from error
 
@@ -105,6 +120,32 @@ def _check_operator(observation: LatentObservation, mu: torch.Tensor) -> None:
     if len(latents) != len(observation.y) or latents.shape[1:] != observation.shape or shown != observation.y.shape:
         found = f"mu {tuple(mu.shape)}, y {tuple(observation.y.shape)}"
         raise ValueError(f"operator: expected a map from the posterior's latents to y, found {found}")
+
+
+def _packed_gains(gains: Gains, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """Gains as JSON; their tensors are added under names that begin with `GAINS`."""
+    tensors[f"{GAINS}.fills"] = gains.fills
+    for name in ("directions", "products"):
+        for index, part in enumerate(getattr(gains, name)):
+            tensors[f"{GAINS}.{name}.{index}"] = part
+    return {"levels": gains.levels}
+
+
+def _unpacked_gains(packed: dict[str, Any], tensors: Mapping[str, torch.Tensor]) -> Gains:
+    """The inverse of `_packed_gains`."""
+    levels = tuple(map(float, packed["levels"]))
+    directions, products = (
+        tuple(tensors[f"{GAINS}.{name}.{index}"] for index in range(len(levels))) for name in ("directions", "products")
+    )
+    return Gains(levels, directions, products, tensors[f"{GAINS}.fills"])
+
+
+def _check_gains(gains: Gains, observation: LatentObservation, mu: torch.Tensor) -> None:
+    """Raises ValueError where gains are those of other latents or observations."""
+    shown = {part.shape[2:] for part in gains.directions}
+    if gains.fills.shape[1:] != mu.shape[1:] or not shown <= {observation.y.shape[1:]}:
+        found = f"fills {tuple(gains.fills.shape)}, directions {sorted(map(tuple, shown))}"
+        raise ValueError(f"gains: expected those of latents {tuple(mu.shape[1:])} and y, found {found}")
 
 
 def _preset(given: dict[str, Any]) -> Preset:
@@ -231,7 +272,7 @@ def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any], str]:
 
     safetensors checks that every tensor lies inside the file.
     """
-    what = f"load: expected a {FORMAT} file, version 2 or {VERSION}, found {path.name}"
+    what = f"load: expected a {FORMAT} file, version {VERSIONS[0]} to {VERSION}, found {path.name}"
     if not path.is_file():
         raise ValueError(f"{what}, which is missing or not a file")
     try:
@@ -242,15 +283,14 @@ def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any], str]:
                     f"{what}, which is another safetensors file ({texts.get('format', 'no format named')})"
                 )
             version = texts.get("version")
-            if version not in ("2", VERSION):
+            if version not in VERSIONS:
                 raise ValueError(f"{what} of version {version}: update VIPaint or fit again")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
     except (SafetensorError, OSError, KeyError) as error:
         raise ValueError(f"{what}, which cannot be read: {error}") from error
+    allowed = {OPERATOR: (torch.bool, torch.uint8), GAINS: (torch.bfloat16, torch.float16)}
     kinds = {
-        tensor.dtype
-        for name, tensor in tensors.items()
-        if not (name.startswith(OPERATOR) and tensor.dtype in (torch.bool, torch.uint8))
+        tensor.dtype for name, tensor in tensors.items() if tensor.dtype not in allowed.get(name.split(".")[0], ())
     }
     if len(kinds) > 1 or not kinds <= {torch.float32, torch.float64}:
         raise ValueError(f"{what} with tensors of the types {', '.join(sorted(map(str, kinds)))}: expected one, float")

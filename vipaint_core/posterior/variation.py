@@ -14,7 +14,8 @@ def given_cells(fitted: FittedPosterior, latents: torch.Tensor, weight: torch.Te
     """The posterior given more evidence: some hidden cells of x0, e.g. a part of a fill.
 
     In these cells the chain gets the analytic start, which is exact where a cell is observed; elsewhere it stays as it
-    was fitted, and what the cells tell of the rest is the sampler's to find out.
+    was fitted, and what the cells tell of the rest is the sampler's to find out: gains, which know nothing of them, are
+    left out.
 
     latents, weight: see `LatentObservation.with_cells`, whose errors it raises.
     """
@@ -29,14 +30,15 @@ def given_cells(fitted: FittedPosterior, latents: torch.Tensor, weight: torch.Te
             (start.gamma, posterior.gamma),
         )
     )
-    return replace(fitted, posterior=replace(posterior, mu=mu, log_tau=log_tau, gamma=gamma), observation=observation)
+    given = replace(posterior, mu=mu, log_tau=log_tau, gamma=gamma)
+    return replace(fitted.without_gains(), posterior=given, observation=observation)
 
 
 def around(fitted: FittedPosterior, content: KeptContent) -> FittedPosterior:
     """The posterior's chain, begun in the middle: from the noise of one level around a fill, u = x0 + level * eps.
 
     If the fill is a draw of the posterior, so are the draws around it: going up by the prior's own noise and down by the
-    posterior leaves it invariant. The preset becomes that of `keeping_content`. A level from the top keypoint on forgets
+    posterior leaves it invariant. The preset becomes that of `keeping_content`, without gains. A level from the top keypoint on forgets
     all of the fill, and the posterior stays as it is.
     """
     posterior = fitted.posterior
@@ -54,4 +56,5 @@ def around(fitted: FittedPosterior, content: KeptContent) -> FittedPosterior:
         )
     )
     begun = replace(posterior, levels=levels, mu=mu, log_tau=log_tau, gamma=gamma)
+    fitted = fitted.without_gains()
     return replace(fitted, posterior=begun, preset=fitted.preset.keeping_content())

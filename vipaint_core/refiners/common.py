@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 
 from ..diffusion.denoiser import CountingDenoiser
 from ..diffusion.transition import transition
+from ..linalg import Pairs
 from ..problem.observation import LatentObservation
 
 Noise = Callable[[], torch.Tensor]
@@ -25,9 +26,11 @@ class LevelStep:
     renew: the state goes back up from s_next to s by new noise first (a resampling, Lugmayr et al. 2022, RePaint).
     eta: fresh noise of the prior's transition, 1 ancestral.
     solver_steps: see `moment_matching`.
+    differences: its products are differences of two forward passes in place of backward passes, see `jacobian_free`.
     warm_start: its solver starts from the score of the step before.
     second_order: the step also follows the estimate's change since the step before, see `extrapolated`.
     guidance_scale: strength of `pigdm` and `dps`.
+    known: what other fills' solvers have found at this level, where `moment_matching` begins.
     """
 
     s: float
@@ -36,9 +39,18 @@ class LevelStep:
     renew: bool = False
     eta: float = 1.0
     solver_steps: int = 3
+    differences: bool = False
     warm_start: bool = True
     second_order: bool = False
     guidance_scale: float = 1.0
+    known: Pairs | None = field(default=None, compare=False, repr=False)
+
+
+class Tried(NamedTuple):
+    """What a solver has found, see `linalg.Update`: each (N, c, h, w), and (N, C, H, W)."""
+
+    directions: Sequence[torch.Tensor]
+    products: Sequence[torch.Tensor]
 
 
 class Estimate(NamedTuple):
@@ -48,24 +60,27 @@ class Estimate(NamedTuple):
     given_y: given u and y, (N, C, H, W).
     log_likelihood: log p(y | u), (N,), up to a constant of the level.
     score: gradient of log p(y | u) to A x0, (N, c, h, w), or None where the estimator does not tell.
+    tried: directions that its solver took products of, with these, if it has one.
     """
 
     x0: torch.Tensor
     given_y: torch.Tensor
     log_likelihood: torch.Tensor
     score: torch.Tensor | None = None
+    tried: Tried | None = None
 
 
 class StepResult(NamedTuple):
     """The state u that a step from level s has led to, the estimate x0 that it used, and that estimate's score.
 
-    u, x0: (N, C, H, W). score: see `Estimate`.
+    u, x0: (N, C, H, W). score, tried: see `Estimate`.
     """
 
     u: torch.Tensor
     s: float
     x0: torch.Tensor
     score: torch.Tensor | None = None
+    tried: Tried | None = None
 
     @classmethod
     def start(cls, u: torch.Tensor) -> StepResult:
@@ -101,7 +116,13 @@ class Refiner:
 
     def backward_passes(self, step: LevelStep) -> int:
         """Backward passes through the network that a step takes."""
-        return step.solver_steps if self.solves else int(self.needs_gradient)
+        if self.solves:
+            return 0 if step.differences else step.solver_steps
+        return int(self.needs_gradient)
+
+    def forward_passes(self, step: LevelStep) -> int:
+        """Forward passes that a step takes."""
+        return 1 + (step.solver_steps if self.solves and step.differences else 0)
 
     @classmethod
     def of_estimator(
@@ -120,7 +141,8 @@ class Refiner:
             score = correlated_score(previous, step.s, step.s_next) if step.warm_start else None
             estimate = estimator(denoiser, u, step, observation, score)
             x0 = extrapolated(estimate.given_y, step, previous)
-            return StepResult(prior_step(u, x0, step, noise), step.s, estimate.given_y, estimate.score)
+            lower = prior_step(u, x0, step, noise)
+            return StepResult(lower, step.s, estimate.given_y, estimate.score, estimate.tried)
 
         return cls(refine, needs_gradient, uses_crosstalk, estimator, solves)
 

@@ -8,9 +8,10 @@ import torch
 
 from .. import linalg
 from ..diffusion.denoiser import CountingDenoiser
+from ..diffusion.jacobian_free import jacobian_product
 from ..problem.likelihood import condition, noise_variance, precision
 from ..problem.observation import LatentObservation
-from .common import Estimate, LevelStep, Refiner
+from .common import Estimate, LevelStep, Refiner, Tried
 
 
 def moment_matching(
@@ -31,6 +32,8 @@ def moment_matching(
     a Newton step from this guess in place of one from no evidence. What has moved far is then an estimate, not the end
     of a straight line, and solver steps of earlier levels are not lost. For a Gaussian prior all guesses lead to one
     answer. Estimate.x0 and log_likelihood are those of the moved state.
+
+    With `step.known` the solver begins with what those of other fills have found, see `linalg.recycled_update`.
     """
     s = step.s
     score = torch.zeros_like(observation.y) if score is None else score
@@ -38,11 +41,14 @@ def moment_matching(
     # Farther than its own noise is from 0 a state is nothing that the network knows.
     share = (s * math.sqrt(u[0].numel()) / linalg.row_norm(tilt).clamp_min(1e-30)).clamp_max(1)
     score = share * score
-    with denoiser.gradients():
-        point = (u + share * tilt).detach().requires_grad_()
+    differentiates = step.solver_steps > 0 and not step.differences
+    with denoiser.gradients() if differentiates else torch.no_grad():
+        point = (u + share * tilt).detach().requires_grad_(differentiates)
         x0 = denoiser(point, s)
 
         def covariance(v: torch.Tensor) -> torch.Tensor:
+            if step.differences:
+                return s**2 * jacobian_product(denoiser, point, s, x0, v, denoiser.difference_step)
             (product,) = torch.autograd.grad(x0, point, v, retain_graph=True)
             return s**2 * product
 
@@ -51,9 +57,14 @@ def moment_matching(
         residual = observation.residual(mean) - variance * score
         # The solver's first steps see what is large: numbers in units of the deviation that each should have.
         scale = precision(observation, s, calibrated=True).sqrt()
-        update = linalg.gmres_update(covariance, variance, residual, scale, observation.operator, step.solver_steps)
+        given = (covariance, variance, residual, scale, observation.operator, step.solver_steps)
+        if step.known is None:
+            update = linalg.gmres_update(*given)
+        else:
+            update = linalg.recycled_update(*given, step.known)
     given_y = condition(observation, mean, s, update.shift)
-    return Estimate(mean, given_y, update.log_likelihood, score + update.score)
+    tried = Tried(update.directions, update.products)
+    return Estimate(mean, given_y, update.log_likelihood, score + update.score, tried)
 
 
 REFINER = Refiner.of_estimator(moment_matching, needs_gradient=True, uses_crosstalk=True, solves=True)

@@ -28,11 +28,13 @@ class SampleState:
 
     latents: as in `SampleResult`, None before the first call.
     done: rows drawn.
+    drawing: image and number of the fills that are being drawn.
     calls: network calls that they took.
     """
 
     latents: torch.Tensor | None = None
     done: int = 0
+    drawing: tuple[tuple[int, int], ...] = ()
     calls: int = 0
     evaluations: Evaluations = field(default_factory=Evaluations)
 
@@ -75,7 +77,7 @@ class DrawMethod(Generic[O]):
         return fills if self.coupled else batch
 
     def planned_calls(self, images: int, fills: int, batch: int = BATCH) -> int:
-        """Network calls of `fills` fills per image, at most."""
+        """Network calls of `fills` fills per image that are drawn, at most."""
         return -(-images * fills // self.batch_size(fills, batch)) * self.calls
 
 
@@ -88,8 +90,10 @@ def draw_fills(
     *,
     first: int = 0,
     batch: int = BATCH,
+    given: torch.Tensor | None = None,
     state: SampleState | None = None,
     callback: Callable[[Progress], None] | None = None,
+    stage: str = "sample",
 ) -> SampleResult:
     """`fills` fills per image, drawn in batches of at most `batch` rows.
 
@@ -97,8 +101,10 @@ def draw_fills(
     sized batches), unless the method's fills are coupled. Images whose observation is complete return their latents.
 
     first: number of the first fill; 4 adds to four earlier ones.
+    given: (M, B, C, H, W), fills 0 to M - 1 of every image, which are not drawn.
     state: earlier, unfinished draws of the same arguments, continued in place; an exception leaves it at the last
         whole batch.
+    stage: see `Progress`.
 
     Raises ValueError for fills or a batch below 1.
     """
@@ -108,13 +114,19 @@ def draw_fills(
     if state.latents is None:
         state.latents = observation.latents.repeat_interleave(fills, 0)
     out = state.latents
-    todo = (~observation.complete.repeat_interleave(fills)).nonzero()[state.done :, 0]
+    known = 0 if given is None else min(max(len(given) - first, 0), fills)
+    if given is not None and known:
+        out.unflatten(0, (-1, fills))[:, :known] = given[first : first + known].transpose(0, 1).to(out)
+    wanted = ~observation.complete.repeat_interleave(fills)
+    wanted &= (torch.arange(len(wanted), device=wanted.device) % fills) >= known
+    todo = wanted.nonzero()[state.done :, 0]
     chunks = todo.split(method.batch_size(fills, batch)) if len(todo) else ()
     planned = state.calls + len(chunks) * method.calls
-    counting = CountingDenoiser(denoiser, "sample", planned, callback, state.calls)
+    counting = CountingDenoiser(denoiser, stage, planned, callback, state.calls)
     for chunk in chunks:
         image, fill = chunk // fills, first + chunk % fills
-        seeds = [_mixed_seed(seed, int(i), int(f)) for i, f in zip(image, fill, strict=True)]
+        state.drawing = tuple(zip(image.tolist(), fill.tolist(), strict=True))
+        seeds = [_mixed_seed(seed, *fill_of_image) for fill_of_image in state.drawing]
         noise = RowNoise(seeds, observation.shape, out.device, out.dtype)
         out[chunk] = method.draw(counting, observation.rows(image), image, noise)
         state.done += len(chunk)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import torch
 
 from ..diffusion.denoiser import CountingDenoiser, Denoiser, Progress
 from ..posterior.chain import HierarchicalPosterior
 from ..posterior.fitting import FittedPosterior
+from ..posterior.gains import Gains, Recorder
 from ..presets import Preset
 from ..problem.observation import LatentObservation
 from ..refiners import REFINERS
@@ -17,10 +20,20 @@ from .driver import BATCH, DrawMethod, RowNoise, SampleResult, SampleState, draw
 from .smc import twisted_smc
 
 
-def posterior_method(preset: Preset, posterior: HierarchicalPosterior) -> DrawMethod[LatentObservation]:
-    """Fills through the chain of a posterior, on whichever device it lies, and then by the preset's descent."""
+def posterior_method(
+    preset: Preset,
+    posterior: HierarchicalPosterior,
+    gains: Gains | None = None,
+    recorder: Recorder | None = None,
+) -> DrawMethod[LatentObservation]:
+    """Fills through the chain of a posterior, on whichever device it lies, and then by the preset's descent.
+
+    gains: draw the fills, where given; otherwise each is drawn by the refiner alone.
+    recorder: is told what solvers find.
+    """
     _, _, channels, height, width = posterior.mu.shape
-    steps = preset.at_size((channels, height, width)).descent(posterior.levels[0])
+    sized = preset.at_size((channels, height, width))
+    steps = (sized.descent if gains is None else sized.further_descent)(posterior.levels[0])
 
     def draw(
         denoiser: CountingDenoiser, observation: LatentObservation, image: torch.Tensor, noise: RowNoise
@@ -37,10 +50,56 @@ def posterior_method(preset: Preset, posterior: HierarchicalPosterior) -> DrawMe
             result = twisted_smc(
                 estimator, denoiser, result.u, own.log_ratio(chain), steps[:guided], observation, noise
             )
-        return descend(denoiser, result, remaining, observation, noise).u
+        if gains is not None:
+            there = gains.to(observation.y.device)
+            remaining = [replace(step, known=there.at(step.s, image)) for step in steps]
+        if recorder is not None:
+            recorder.begin()
+        last = descend(denoiser, result, remaining, observation, noise, recorder)
+        if recorder is not None:
+            recorder.end(image)
+        return last.u
 
-    calls = posterior.K - 1 + len(steps)
-    return DrawMethod(draw, calls, preset.refiner.needs_gradient, coupled=preset.sampler.smc)
+    calls = posterior.K - 1 + sum(REFINERS[step.refiner].forward_passes(step) for step in steps)
+    gradient = any(REFINERS[step.refiner].backward_passes(step) for step in steps)
+    return DrawMethod(draw, calls, gradient, coupled=preset.sampler.smc)
+
+
+class Stepped(NamedTuple):
+    """One step of a descent: from the state u, renewed where it is a resampling, and after the result before to another."""
+
+    step: LevelStep
+    u: torch.Tensor
+    before: StepResult
+    after: StepResult
+
+
+def descents(
+    denoiser: CountingDenoiser,
+    result: StepResult,
+    steps: Sequence[LevelStep],
+    observation: LatentObservation,
+    noise: RowNoise,
+) -> Iterator[Stepped]:
+    """Takes the steps of a preset, one after the other, from the state of an earlier result.
+
+    What a row's own solver has tried is known to it from then on, beside `LevelStep.known`: at lower levels by as much less
+    as the variance of an estimate is there.
+    """
+    directions: list[torch.Tensor] = []
+    # In units of that variance.
+    products: list[torch.Tensor] = []
+    for step in steps:
+        u = result.u + (step.s**2 - step.s_next**2) ** 0.5 * noise() if step.renew else result.u
+        if step.known is not None:
+            spread = step.s**2 / (1 + step.s**2)
+            own = tuple(directions), tuple(spread * product for product in products)
+            step = replace(step, known=step.known._replace(own_directions=own[0], own_products=own[1]))
+        before, result = result, REFINERS[step.refiner].refine(denoiser, u, step, observation, noise, result)
+        if step.known is not None and result.tried is not None:
+            directions += result.tried.directions
+            products += [product / spread for product in result.tried.products]
+        yield Stepped(step, u, before, result)
 
 
 def descend(
@@ -49,11 +108,13 @@ def descend(
     steps: Sequence[LevelStep],
     observation: LatentObservation,
     noise: RowNoise,
+    recorder: Recorder | None = None,
 ) -> StepResult:
-    """Takes the steps of a preset, one after the other, from the state of an earlier result."""
-    for step in steps:
-        u = result.u + (step.s**2 - step.s_next**2) ** 0.5 * noise() if step.renew else result.u
-        result = REFINERS[step.refiner].refine(denoiser, u, step, observation, noise, result)
+    """The last result of `descents`. recorder: is told what solvers try."""
+    for stepped in descents(denoiser, result, steps, observation, noise):
+        result = stepped.after
+        if recorder is not None:
+            recorder.add(stepped.step, result.tried)
     return result
 
 
@@ -79,6 +140,64 @@ def descent_method(
     return DrawMethod(draw, len(steps), preset.refiner.needs_gradient)
 
 
+@dataclass
+class GainState:
+    """Unfinished chains. `fit_gains` updates it after every batch, and continues from it."""
+
+    drawing: SampleState = field(default_factory=SampleState)
+    recorder: Recorder | None = None
+
+
+def chains_needed(fitted: FittedPosterior, seed: int, fills: int, first: int = 0) -> int:
+    """Chains that a posterior must have before these fills can be drawn: one that is itself asked for needs no others."""
+    chains, last = fitted.preset.chains, first + fills
+    return last if seed == fitted.seed and last < chains else chains
+
+
+def fit_gains(
+    denoiser: Denoiser,
+    fitted: FittedPosterior,
+    chains: int | None = None,
+    *,
+    batch: int = BATCH,
+    state: GainState | None = None,
+    callback: Callable[[Progress], None] | None = None,
+) -> FittedPosterior:
+    """Draws the chains of a posterior that it does not have yet; their solvers' findings are its gains.
+
+    chains: how many it then has, those of its preset where None.
+    state: earlier, unfinished chains of the same arguments, continued in place; an exception leaves it at the last
+        whole batch.
+    """
+    wanted = fitted.preset.chains if chains is None else chains
+    there = 0 if fitted.gains is None else fitted.gains.chains
+    if wanted <= there:
+        return fitted
+    state = state if state is not None else GainState()
+    state.recorder = state.recorder or Recorder(fitted.preset.fit.rank)
+    drawn = draw_fills(
+        denoiser,
+        fitted.observation,
+        posterior_method(fitted.preset, fitted.posterior, recorder=state.recorder),
+        fitted.seed,
+        wanted - there,
+        first=there,
+        batch=batch,
+        state=state.drawing,
+        callback=callback,
+        stage="chains",
+    )
+    gains = state.recorder.gains(drawn.latents.unflatten(0, (-1, wanted - there)).transpose(0, 1))
+    if fitted.gains is not None:
+        gains = fitted.gains.joined(gains)
+    return replace(fitted, gains=gains, evaluations=fitted.evaluations + drawn.evaluations)
+
+
+def further_method(fitted: FittedPosterior) -> DrawMethod[LatentObservation]:
+    """Fills that are no chains of the posterior: by its gains, where its preset has them."""
+    return posterior_method(fitted.preset, fitted.posterior, fitted.gains)
+
+
 def sample(
     denoiser: Denoiser,
     fitted: FittedPosterior,
@@ -90,15 +209,21 @@ def sample(
     state: SampleState | None = None,
     callback: Callable[[Progress], None] | None = None,
 ) -> SampleResult:
-    """Draws `fills` pictures per image from a fitted posterior; see `draw_fills` for the arguments."""
-    return draw_fills(
+    """Draws `fills` pictures per image from a fitted posterior; see `draw_fills` for the arguments.
+
+    The posterior's chains are fills of its own seed and are not drawn again. Chains that it lacks are drawn first.
+    """
+    whole = fit_gains(denoiser, fitted, chains_needed(fitted, seed, fills, first), batch=batch, callback=callback)
+    drawn = draw_fills(
         denoiser,
-        fitted.observation,
-        posterior_method(fitted.preset, fitted.posterior),
+        whole.observation,
+        further_method(whole),
         seed,
         fills,
         first=first,
         batch=batch,
+        given=whole.gains.fills if whole.gains is not None and seed == whole.seed else None,
         state=state,
         callback=callback,
     )
+    return SampleResult(drawn.latents, drawn.evaluations + (whole.evaluations - fitted.evaluations))

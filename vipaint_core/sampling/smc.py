@@ -63,7 +63,7 @@ def twisted_smc(
         weight = log_weight.softmax(0)
         if step is steps[-1] or 1 / weight.square().sum() <= threshold(s) * len(u):
             kept = systematic_resampling(weight, torch.special.ndtr(noise().flatten()[0]))
-            u, estimate = u[kept], Estimate(*(part[kept] for part in estimate[:3]))
+            u, estimate = u[kept], Estimate(estimate.x0[kept], estimate.given_y[kept], estimate.log_likelihood[kept])
             result = StepResult(u, result.s, result.x0[kept])
             log_weight = torch.zeros_like(log_weight)
         if step.s_next == 0:

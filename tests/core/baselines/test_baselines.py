@@ -33,6 +33,7 @@ CALLS = {
     "ding": 55,
     "tds": 100,
     "langevin": 175,
+    "flair": 50,
 }
 # In place of the published weights, which count on many steps.
 FEW_STEPS = {"psld": {"omega": 0.5}, "copaint": {"growth": 1.1}, "repaint": {"resamplings": 5}}
@@ -164,6 +165,7 @@ HIDDEN_ERRORS = {
     "ding": 0.3,
     "tds": 0.15,
     "langevin": 0.1,
+    "flair": 0.2,
 }
 
 

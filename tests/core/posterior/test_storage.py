@@ -22,10 +22,13 @@ from vipaint_core import (
     PRESETS,
     FitConfig,
     FittedPosterior,
+    Gains,
     LatentObservation,
     SamplerConfig,
     ScheduleConfig,
     fit,
+    fit_gains,
+    gain_bound,
     load_posterior,
     sample,
     save_posterior,
@@ -169,7 +172,8 @@ def fitted_now(name: str) -> FittedPosterior:
     variance = 0.01 * torch.rand(1, 1, 4, 4, generator=generator)
     if name == "balanced":
         observation = LatentObservation.masked(latents, weight, 0.02, crosstalk, variance)
-        return fit(unit, observation, PRESETS[name], 0, family="SD3 (FLOW)")
+        preset = PRESETS[name].with_changes(fit={"chains": 0})
+        return fit(unit, observation, preset, 0, family="SD3 (FLOW)")
     preset = PRESETS[name].with_changes(fit={"steps": 3})
     return fit(unit, LatentObservation.masked(latents, weight, 0.02), preset, 0, family="SD3 (FLOW)")
 
@@ -209,9 +213,9 @@ def test_files_of_version_2_are_read(name: str) -> None:
     ],
 )
 def test_presets_of_version_2_are_those_of_today(name: str, steps: int) -> None:
-    """But for what they say of themselves, and that their levels are those of every size."""
+    """But for what they say of themselves, that their levels are those of every size, and that they know no gains."""
     found = load_posterior(DATA / f"posterior_v2_{name}.safetensors").preset
-    today = PRESETS[name].with_changes(description=found.description, fit={"steps": steps})
+    today = PRESETS[name].with_changes(description=found.description, fit={"steps": steps, "chains": 0})
     assert found == replace(today, relative_levels=False)
 
 
@@ -220,7 +224,7 @@ def test_files_of_version_2_are_saved_as_of_today(name: str, tmp_path: Path) -> 
     old, path = load_posterior(DATA / f"posterior_v2_{name}.safetensors"), tmp_path / "new.safetensors"
     save_posterior(old, path)
     new = load_posterior(path)
-    assert texts_of(path)["version"] == "3" and new.preset == old.preset
+    assert texts_of(path)["version"] == storage.VERSION and new.preset == old.preset
     assert torch.equal(sample(unit, new, 0, 2).latents, sample(unit, old, 0, 2).latents)
 
 
@@ -538,7 +542,7 @@ def test_other_files_are_named(saved: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="another safetensors file"):
         load_posterior(tmp_path / "other.safetensors")
     tensors, _, _ = storage.read(saved)
-    for version in ("1", "4"):
+    for version in ("1", "5"):
         save_file(tensors, tmp_path / "old.safetensors", {"format": storage.FORMAT, "version": version})
         with pytest.raises(ValueError, match=f"version {version}: update"):
             load_posterior(tmp_path / "old.safetensors")
@@ -551,3 +555,73 @@ def test_a_file_that_cannot_be_written_leaves_nothing(fitted: FittedPosterior, t
     with pytest.raises(OSError, match="cannot write"):
         save_posterior(fitted, tmp_path / "missing" / "a.safetensors")
     assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+# --- gains ---
+
+
+def with_gains() -> FittedPosterior:
+    fitted = fit_gains(PRIOR, fit(PRIOR, half_observed(PRIOR, 2), PRESETS["balanced"], 7, family="gaussian"), 2)
+    return replace(fitted, bound=gain_bound(PRIOR, fitted, 1).means)
+
+
+def test_gains_come_back_bit_for_bit(tmp_path: Path) -> None:
+    fitted, path = with_gains(), tmp_path / "gains.safetensors"
+    save_posterior(fitted, path)
+    loaded = load_posterior(path)
+    assert loaded.gains is not None and fitted.gains is not None
+    assert loaded.gains.levels == fitted.gains.levels and torch.equal(loaded.gains.fills, fitted.gains.fills)
+    for part in ("directions", "products"):
+        for one, other in zip(getattr(loaded.gains, part), getattr(fitted.gains, part), strict=True):
+            assert one.dtype == torch.bfloat16 and torch.equal(one, other)
+    assert (loaded.seed, loaded.bound) == (7, fitted.bound)
+    # The chain that it lacks is drawn, and is that of the fit.
+    assert torch.equal(sample(PRIOR, loaded, 7, 4).latents, sample(PRIOR, fitted, 7, 4).latents)
+
+
+def test_gains_draw_in_another_precision(tmp_path: Path) -> None:
+    """A device may have its own: noise is another there, but gains of any precision draw one posterior's fills."""
+    fitted, path = with_gains(), tmp_path / "gains.safetensors"
+    save_posterior(fitted, path)
+    single = load_posterior(path).to("cpu")
+    assert single.gains is not None and single.posterior.mu.dtype == single.gains.fills.dtype == torch.float32
+    halves = (tuple(part.half() for part in parts) for parts in (single.gains.directions, single.gains.products))
+    half = replace(single, gains=Gains(single.gains.levels, *halves, single.gains.fills))
+    found = sample(PRIOR, single, 9, 4).latents
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(sample(PRIOR, half, 9, 4).latents, found, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda t: {"gains.fills": t["gains.fills"][..., :-1].contiguous()}, "gains"),
+        (lambda t: {"gains.products.0": t["gains.products.0"][..., :-1].contiguous()}, "Gains: expected directions"),
+        (lambda t: {"gains.directions.3": t["gains.directions.3"][:1].contiguous()}, "Gains: expected directions"),
+        (lambda t: {"gains.directions.3": t["gains.directions.3"][:, :1].contiguous()}, "Gains: expected directions"),
+        (lambda t: {"gains.products.0": torch.full_like(t["gains.products.0"], torch.nan)}, "finite numbers"),
+    ],
+)
+def test_gains_of_other_sizes_are_refused(change: Any, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "gains.safetensors"
+    save_posterior(with_gains(), path)
+    tensors, header, version = storage.read(path)
+    storage.write({**tensors, **change(tensors)}, header, {}, path, version)
+    with pytest.raises(ValueError, match=words):
+        load_posterior(path)
+
+
+def test_files_of_version_3_are_read(tmp_path: Path) -> None:
+    """They know no gains: every fill is drawn alone, as it was."""
+    preset = PRESETS["balanced"].with_changes(fit={"chains": 0})
+    fitted, path = fit(PRIOR, half_observed(PRIOR, 2), preset, 0), tmp_path / "old.safetensors"
+    save_posterior(fitted, path)
+    tensors, header, _ = storage.read(path)
+    for name in ("seed", "gains", "bound"):
+        del header[name]
+    del header["preset"]["fit"]["chains"], header["preset"]["fit"]["rank"]
+    del header["preset"]["sampler"]["corrections"]
+    storage.write(tensors, header, {}, path, "3")
+    loaded = load_posterior(path)
+    assert loaded.preset == preset and loaded.gains is None
+    assert torch.equal(sample(PRIOR, loaded, 1, 2).latents, sample(PRIOR, fitted, 1, 2).latents)

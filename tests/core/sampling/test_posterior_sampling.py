@@ -26,11 +26,13 @@ from vipaint_core import (
     Progress,
     ScheduleConfig,
     fit,
+    fit_gains,
     posterior_method,
     rectified_flow,
     sample,
 )
 from vipaint_core.problem.operators import Blur, Downsample, LinearOperator, gaussian_kernel
+from vipaint_core.refiners.common import LevelStep
 
 SHAPE = (2, 3, 4)
 # A short fit with two deep keypoints.
@@ -199,16 +201,27 @@ def test_presets_are_deterministic_and_counted(name: str) -> None:
     assert not torch.equal(fills.latents, sample(prior, again, 9, 3).latents)
     assert torch.isfinite(fills.latents).all()
     method = posterior_method(preset, first.posterior)
-    assert len(heard) == preset.fit.calls + method.planned_calls(images=2, fills=3)
-    assert {p.calls for p in heard if p.stage == "sample"} == {method.planned_calls(images=2, fills=3)}
+    planned = method.planned_calls(images=2, fills=3)
+    further = posterior_method(preset, first.posterior, fit_gains(prior, first).gains).planned_calls(images=2, fills=3)
+    assert {p.calls for p in heard if p.stage == "chains"} == ({planned} if preset.chains else set())
+    assert {p.calls for p in heard if p.stage == "sample"} == {further}
+    assert len(heard) == preset.fit.calls + further + (planned if preset.chains else 0)
     rows = 2 * preset.fit.draws * preset.fit.calls
     assert first.evaluations == Evaluations(rows, rows)
-    forward, backward = len(preset.fit.keypoints) - 1, 0
-    for step in preset.descent(preset.fit.keypoints[0]):
-        products = {"closed_form": 0, "dps": 1, "moment_matching": step.solver_steps}
-        forward, backward = forward + 1, backward + products[step.refiner]
-    assert fills.evaluations == Evaluations(6 * forward, 6 * backward)
-    assert method.needs_gradient == (backward > 0)
+
+    def passes(steps: list[LevelStep]) -> Evaluations:
+        forward, backward = len(preset.fit.keypoints) - 1, 0
+        for step in steps:
+            products = {"closed_form": 0, "dps": 1, "moment_matching": step.solver_steps}[step.refiner]
+            forward += 1 + products * step.differences
+            backward += products * (not step.differences)
+        return Evaluations(6 * forward, 6 * backward)
+
+    lowest = preset.fit.keypoints[0]
+    alone, by_gains = passes(preset.descent(lowest)), passes(preset.further_descent(lowest))
+    # Three chains, with a seed of their own, and three fills of their findings; or three fills alone.
+    assert fills.evaluations == (alone + by_gains if preset.chains else alone)
+    assert method.needs_gradient == (alone.backward > 0)
 
 
 @pytest.mark.parametrize("name", ["balanced", "fast"])

@@ -28,9 +28,13 @@ def shown(monkeypatch):
     return updates
 
 
+def planned(pack, fit, sample):
+    return pack.host.progress.PlannedCalls(fit=fit, sample=sample)
+
+
 def test_fitting_and_drawing_share_one_bar(pack, tiny, tiny_info, shown):
     report, progress = (
-        pack.host.progress.reporter(tiny.model, tiny_info, 3, 4, pack.core.SampleState()),
+        pack.host.progress.reporter(tiny.model, tiny_info, planned(pack, 3, 4), pack.core.SampleState()),
         pack.core.Progress,
     )
     x0 = torch.zeros(2, 16, 4, 3)
@@ -75,8 +79,8 @@ def greys(grid):
 
 
 def test_previews_are_a_grid_of_all_fills(pack, tiny, tiny_info, shown, previewed):
-    drawing = pack.core.SampleState()
-    report = pack.host.progress.reporter(tiny.model, tiny_info, 0, 4, drawing)
+    drawing = pack.core.SampleState(drawing=((0, 0), (0, 1)))
+    report = pack.host.progress.reporter(tiny.model, tiny_info, planned(pack, 0, 4), drawing)
     x0 = torch.tensor([10.0, 20.0])[:, None, None, None].expand(2, 16, 4, 3)
     report(pack.core.Progress("sample", 1, 4, x0))
     assert [int(estimate.flatten()[0]) for estimate in previewed] == [10, 20]
@@ -86,7 +90,7 @@ def test_previews_are_a_grid_of_all_fills(pack, tiny, tiny_info, shown, previewe
     report(pack.core.Progress("sample", 2, 4, x0))
     assert len(previewed) == 2 and shown[-1] == (2, 4, None)
     # Those of the next batch come beside those that are done.
-    drawing.done = 2
+    drawing.drawing = ((0, 2), (0, 3))
     time.sleep(0.15)
     report(pack.core.Progress("sample", 3, 4, x0 + 100))
     grid = shown[-1][2][1]
@@ -94,7 +98,7 @@ def test_previews_are_a_grid_of_all_fills(pack, tiny, tiny_info, shown, previewe
 
 
 def test_a_fit_shows_one_picture(pack, tiny, tiny_info, shown, previewed):
-    report = pack.host.progress.reporter(tiny.model, tiny_info, 2, 2, pack.core.SampleState())
+    report = pack.host.progress.reporter(tiny.model, tiny_info, planned(pack, 2, 2), pack.core.SampleState())
     report(pack.core.Progress("fit", 1, 2, torch.full((4, 16, 4, 3), 30.0)))
     assert len(previewed) == 1 and shown[-1][2][1].size == (12, 8)
 
@@ -111,9 +115,10 @@ def test_slow_previews_take_a_small_share_of_the_time(pack, tiny, tiny_info, sho
         now[0] += 1.0
         return kind, Image.new("RGB", (4, 4)), 512
 
+    drawing = pack.core.SampleState(drawing=((0, 0),))
     previewer = SimpleNamespace(decode_latent_to_preview_image=decode)
     monkeypatch.setattr(pack.host.progress, "find_previewer", lambda *_: previewer)
-    report = pack.host.progress.reporter(tiny.model, tiny_info, 0, 90, pack.core.SampleState())
+    report = pack.host.progress.reporter(tiny.model, tiny_info, planned(pack, 0, 90), drawing)
     for call in range(60):
         report(pack.core.Progress("sample", call, 90, torch.zeros(1, 16, 4, 3)))
         now[0] += 1.0
