@@ -90,8 +90,12 @@ def inputs_of(task: Task) -> dict[str, Any]:
     return {"model": task.model, **prompts, "seed": task.seed, "cfg": 1.0}
 
 
-def posterior_of(task: Task, method: str) -> Any:
-    return PACK.fit.VIPaintFit.execute(**inputs_of(task), preset=method, **task.image_inputs).result[0]
+@cache
+def posterior_of(hole: str, method: str, count: int) -> Any:
+    """What is drawn from; its fit is not counted."""
+    task = task_of(hole, count, 1, prior().model)
+    with torch.inference_mode():
+        return PACK.fit.VIPaintFit.execute(**inputs_of(task), preset=method, **task.image_inputs).result[0]
 
 
 def start(hole: str, method: str, count: int, fills: int, fresh: bool) -> Drawn:
@@ -100,9 +104,9 @@ def start(hole: str, method: str, count: int, fills: int, fresh: bool) -> Drawn:
     def draw(model: Any) -> torch.Tensor:
         task = task_of(hole, count, fills, model)
         run = PACK.sample.VIPaintSample.execute
-        samples: torch.Tensor = run(**inputs_of(task), posterior=posterior_of(task, method), fills=fills).result[0][
-            "samples"
-        ]
+        samples: torch.Tensor = run(**inputs_of(task), posterior=posterior_of(hole, method, count), fills=fills).result[
+            0
+        ]["samples"]
         return samples
 
     file = part_file("variations", method, hole, "start", key=key(hole, "start", method, 1.0, count, fills))
@@ -133,7 +137,7 @@ def paint(hole: str, way: str, method: str, variation: float, count: int, fills:
             chosen = {"around": {"samples": first[::fills]}, "fills": fills, "keep": box_of(hole).float()[None]}
         run = PACK.sample.VIPaintSample.execute
         samples: torch.Tensor = run(
-            **inputs_of(task), posterior=posterior_of(task, method), variation=variation, **chosen
+            **inputs_of(task), posterior=posterior_of(hole, method, count), variation=variation, **chosen
         ).result[0]["samples"]
         return samples
 

@@ -205,7 +205,7 @@ def test_saving_and_loading_show_file_names(editor: Editor) -> None:
     editor.browser.evaluate("(app.graph.add(LiteGraph.createNode('VIPaintLoadPosterior')), 1)")
     assert editor.value(f"{widget('VIPaintLoadPosterior', 'file')}.value ?? 'undefined'") != "undefined"
     editor.browser.evaluate(f"({node('VIPaintLoadPosterior')}.mode = 2, 1)")
-    editor.run_to_fills(2)
+    editor.run_to_fills(8)
     text = f"{node('VIPaintSavePosterior')}.widgets.map((one) => String(one.value)).join(' ')"
     editor.browser.wait(f"/portrait_\\d+.*safetensors/.test({text})", 10)
     values = f"String({widget('VIPaintLoadPosterior', 'file')}.options.values)"
