@@ -301,7 +301,7 @@ PRESETS = {
             "As balanced, with the levels in the middle sampled six times: errs less where alternatives are far apart and "
             "on the hardest holes, two and a half times slower.",
             schedule={"steps": 12, "guided_above": 0.2, "resamplings": 6},
-            sampler={"solver_steps": 12},
+            sampler={"solver_steps": 12, "corrections": 36},
         ),
         Preset(
             "fast",

@@ -27,3 +27,39 @@ def test_fit_then_sample_equals_inpaint(pack, tiny, conditioning, picture, paint
         torch.testing.assert_close(draw(2, 0), latent["samples"])
         torch.testing.assert_close(draw(1, 1), latent["samples"][1:], rtol=1e-3, atol=1e-3)
         assert (draw(1, 2) - latent["samples"][1:]).abs().max() > 0.1
+
+
+def test_further_fills_do_not_depend_on_what_was_drawn_before(pack, tiny, conditioning, paint):
+    """A posterior of one fill lacks the chains that further ones need: they are drawn, and are those of many fills."""
+    latent, whole = paint(preset="balanced", fills=5)
+    _, single = paint(preset="balanced", fills=1)
+    assert (whole.gains.chains, single.gains.chains) == (3, 1)
+    node = pack.sample.VIPaintSample
+    with torch.inference_mode():
+        for posterior in (whole, single):
+            out = node.execute(tiny.model, *conditioning, posterior, 0, 1.0, 2, 3).result[0]
+            torch.testing.assert_close(out["samples"], latent["samples"][3:], rtol=1e-3, atol=1e-3)
+    assert single.gains.chains == 1
+
+
+def test_further_fills_ask_for_no_gradients(pack, tiny, tiny_info, conditioning, paint):
+    """Whatever the widget says; the chains that a posterior lacks do."""
+    _, whole = paint(preset="balanced", fills=4)
+    _, single = paint(preset="balanced", fills=1)
+    demands = [pack.sampling.DrawMore(fitted, 0, 2, 3).demand for fitted in (whole, single)]
+    assert [demand.gradient for demand in demands] == [False, True]
+    plans = [pack.sampling.DrawMore(fitted, 0, 2, 3).calls for fitted in (whole, single)]
+    assert [(plan.chains, plan.sample) for plan in plans] == [(0, 24), (16, 24)]
+    # The fit's own first fills are there.
+    assert sum(pack.sampling.DrawMore(whole, 0, 3).calls) == 0
+
+
+def test_a_fit_tells_its_bound(pack, tiny, conditioning, picture):
+    image, mask = picture
+    with torch.inference_mode():
+        out = pack.fit.VIPaintFit.execute(
+            tiny.model, *conditioning, 0, 1.0, "balanced", image=image, mask=mask, vae=tiny.vae
+        )
+    (posterior,) = out.result
+    assert posterior.gains.chains == 3 and posterior.bound is not None
+    assert f"at least {-posterior.bound.total:.0f} nats" in out.ui["text"][-1]

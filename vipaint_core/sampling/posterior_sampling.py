@@ -65,6 +65,10 @@ def posterior_method(
     return DrawMethod(draw, calls, gradient, coupled=preset.sampler.smc)
 
 
+# The latest products of its own that a further fill goes on with; of older ones little holds.
+OWN_PRODUCTS = 12
+
+
 class Stepped(NamedTuple):
     """One step of a descent: from the state u, renewed where it is a resampling, and after the result before to another."""
 
@@ -97,8 +101,8 @@ def descents(
             step = replace(step, known=step.known._replace(own_directions=own[0], own_products=own[1]))
         before, result = result, REFINERS[step.refiner].refine(denoiser, u, step, observation, noise, result)
         if step.known is not None and result.tried is not None:
-            directions += result.tried.directions
-            products += [product / spread for product in result.tried.products]
+            directions = [*directions, *result.tried.directions][-OWN_PRODUCTS:]
+            products = [*products, *(product / spread for product in result.tried.products)][-OWN_PRODUCTS:]
         yield Stepped(step, u, before, result)
 
 
