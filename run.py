@@ -463,6 +463,7 @@ BENCHMARKS = (
     "ablation",
     "ablation_sizes",
     "strength",
+    "variations",
     "distilled",
     "memory",
     "speed",

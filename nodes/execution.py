@@ -19,8 +19,7 @@ R = TypeVar("R")
 def names_node(execute: Callable[..., R]) -> Callable[..., R]:
     """Lets the errors of a node's `execute` begin with the node's name as the menu shows it.
 
-    Gives it the values as it expects them, see `links`. What it says with `host.messages.say` becomes a part of its result,
-    under `text`.
+    Gives it the values as it expects them, see `links`. What it tells by `host.messages` becomes a part of its result.
     """
     signature = inspect.signature(execute)
 
@@ -29,15 +28,15 @@ def names_node(execute: Callable[..., R]) -> Callable[..., R]:
         schema = cls.define_schema()
         # Without the class, which is the first.
         values = dict(list(signature.bind_partial(cls, *args, **kwargs).arguments.items())[1:])
-        with collected() as messages:
+        with collected() as told:
             try:
                 for choice in choices_not_made(schema.inputs, values):
                     raise _not_made(cls, choice)
                 out: Any = execute(cls, **plain_values(schema.inputs, values))
             except InputError as error:
                 raise ValueError(f"{schema.display_name}, {error}") from error
-        if messages and hasattr(out, "ui"):
-            out.ui = {**(out.ui or {}), "text": messages}
+        if told.as_ui and hasattr(out, "ui"):
+            out.ui = {**(out.ui or {}), **told.as_ui}
         return out
 
     return named

@@ -62,10 +62,10 @@ def observe(info: ModelInfo, given: PictureInputs, with_crosstalk: bool = False)
     # Nodes run in inference mode, whose tensors autograd refuses: leave it and copy.
     with torch.inference_mode(False), torch.no_grad():
         weight = (1 - latent_hole(hole.detach().clone(), samples.shape[-2:])).cpu().clone()
-        latents = _in_model_scale(info, samples)
+        latents = in_model_scale(info, samples)
         if not others:
             return LatentObservation.masked(latents, weight)
-        moved = torch.stack([_in_model_scale(info, other) for other in others]) - latents
+        moved = torch.stack([in_model_scale(info, other) for other in others]) - latents
         kernel, variance = measure_crosstalk(moved, weight > 0)
         cut = measure_cut_cells(moved, latents, covered(hole.detach().clone()).cpu() > 0)
         return LatentObservation.masked(latents, weight, crosstalk=kernel, crosstalk_variance=variance, cut=cut)
@@ -80,7 +80,7 @@ def _encoded(info: ModelInfo, image: torch.Tensor, mask: torch.Tensor, vae: VAE)
     return Encoded(samples, hole, picture)
 
 
-def _in_model_scale(info: ModelInfo, samples: torch.Tensor) -> torch.Tensor:
+def in_model_scale(info: ModelInfo, samples: torch.Tensor) -> torch.Tensor:
     """A copy of latents of the host's, on the CPU; outside of inference mode one that autograd takes."""
     return info.to_model_scale(samples.detach().clone().float()).cpu().clone()
 
@@ -108,7 +108,7 @@ def content_of(info: ModelInfo, given: PictureInputs, observation: LatentObserva
         else:
             assert given.image is not None and given.vae is not None
             samples = encode(given.vae, _padded(validation.check_image("image", given.image), given.vae))
-        latents = _in_model_scale(info, samples)
+        latents = in_model_scale(info, samples)
     return latents.expand(len(observation.y), -1, -1, -1)
 
 

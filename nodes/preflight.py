@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -30,17 +30,34 @@ def check_source(given: Mapping[str, Any]) -> None:
             raise InputError(name, "image, mask and vae together", f"no {name}", fix)
 
 
-def check_links(node: type[io.ComfyNode], types: Mapping[str, str]) -> bool | str:
-    """The host's `validate_inputs` of nodes that paint in a picture.
+def check_chosen(given: Mapping[str, Any]) -> None:
+    """A part of a fill is kept of a fill. given: what is connected, by input. Raises InputError."""
+    if "keep" in given and "around" not in given:
+        raise InputError(
+            "keep",
+            "a fill in `around`, of which a part is kept",
+            "none",
+            "Connect the latent of VIPaint Choose Fill to `around`.",
+        )
 
-    types: of what is connected, by input. A node that asks for them checks them itself. Returns the error's text.
+
+def check_links(
+    node: type[io.ComfyNode],
+    types: Mapping[str, str],
+    check: Callable[[Mapping[str, Any]], None] = check_source,
+) -> bool | str:
+    """The host's `validate_inputs` of nodes that paint.
+
+    types: of what is connected, by input. A node that asks for them checks them itself.
+    check: raises InputError for links that do not go together.
+    Returns the error's text.
     """
     try:
         for socket in node.define_schema().inputs:
             found, expected = types.get(socket.id), socket.get_io_type()
             if found is not None and not validate_node_input(found, expected):
                 raise InputError(socket.id, f"a link of type {expected}", f"one of type {found}", "Connect another.")
-        check_source(types)
+        check(types)
     except InputError as error:
         return str(error)
     return True

@@ -1,6 +1,7 @@
-"""HTTP routes for scripts: the pack's version, and the files of a job that a script has named.
+"""HTTP routes: the pack's version, what presets cost, and the files of a job that a script has named.
 
     GET    /vipaint/version               {"version": "0.1.0", "source": digest of the code}
+    GET    /vipaint/prices                {"fast": {"fit": 0, "fill": 16, "first": 0, "further": 16}, ...}
     GET    /vipaint/jobs/JOB/posterior    the posterior that VIPaintSavePosterior saved under batch/JOB/
     DELETE /vipaint/jobs/JOB              deletes what was uploaded and saved under the job's name
 
@@ -20,7 +21,9 @@ from typing import Any
 import folder_paths
 from aiohttp import web
 
+from ..vipaint_core import PRESETS, Preset
 from .posterior_files import EXTENSION, FOLDER
+from .sockets import passes
 
 PACK = Path(__file__).resolve().parent.parent
 # Below the host's input and output folders, and below models/vipaint.
@@ -56,6 +59,16 @@ async def get_version(request: web.Request) -> web.Response:
     return web.json_response(await asyncio.to_thread(version))
 
 
+async def get_prices(request: web.Request) -> web.Response:
+    """Passes through the network: of the fit, of each of the first fills, how many these are, and of further ones."""
+
+    def price(preset: Preset) -> dict[str, int]:
+        each, further, fit = passes(preset)
+        return {"fit": fit, "fill": each, "first": preset.chains, "further": each if further is None else further}
+
+    return web.json_response({name: price(preset) for name, preset in PRESETS.items()})
+
+
 async def get_posterior(request: web.Request) -> web.StreamResponse:
     for folder in posterior_folders(request.match_info["job"]):
         for file in sorted(folder.glob(f"*{EXTENSION}")):
@@ -77,5 +90,6 @@ async def delete_job(request: web.Request) -> web.Response:
 def register(server: Any) -> None:
     """Adds the routes to the host's server."""
     server.routes.get("/vipaint/version")(get_version)
+    server.routes.get("/vipaint/prices")(get_prices)
     server.routes.get(f"/vipaint/jobs/{_JOB}/posterior")(get_posterior)
     server.routes.delete(f"/vipaint/jobs/{_JOB}")(delete_job)

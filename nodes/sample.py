@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.v0_0_2 import io
 
@@ -14,6 +15,7 @@ from .host.denoiser import Conditioning
 from .host.memory import AUTO
 from .sampling import DrawMore, run_method, sampling_inputs, to_latent
 from .validation import check_posterior, check_widgets
+from .variation import Chosen, seed_around, varied
 
 
 class VIPaintSample(io.ComfyNode):
@@ -23,8 +25,20 @@ class VIPaintSample(io.ComfyNode):
             node_id="VIPaintSample",
             display_name="VIPaint Sample Posterior",
             category=sockets.CATEGORY,
-            description="Draws fills from a fitted or loaded posterior, without fitting again.",
-            search_aliases=["vipaint", "draw fills", "more fills", "posterior", "后验", "采样", "事後分布"],
+            description="Draws fills from a fitted or loaded posterior, without fitting again: new ones, more like a "
+            "chosen one, or with a part of it kept.",
+            search_aliases=[
+                "vipaint",
+                "draw fills",
+                "more fills",
+                "more like this",
+                "variations",
+                "keep this part",
+                "posterior",
+                "后验",
+                "采样",
+                "事後分布",
+            ],
             inputs=[
                 *sockets.model_inputs(),
                 sockets.PosteriorType.Input(
@@ -44,9 +58,35 @@ class VIPaintSample(io.ComfyNode):
                     tooltip="Number of the first fill. After 4 fills, 4 here gives new ones with the same seed.",
                 ),
                 sockets.gradients_input(),
+                io.Latent.Input(
+                    "around",
+                    optional=True,
+                    tooltip="A chosen fill, from VIPaint Choose Fill: the new fills are like it. Of several, each gets "
+                    "`fills` of its own.",
+                ),
+                io.Float.Input(
+                    "variation",
+                    default=0.5,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    optional=True,
+                    tooltip="How far new fills may be from the one in `around`, on the scale of strength: lower stays "
+                    "closer to its shapes and colours, 1 draws anew. Unused without `around`.",
+                ),
+                io.Mask.Input(
+                    "keep",
+                    optional=True,
+                    tooltip="White on the fill in `around` is kept as it is, the more of it the less is drawn anew; what "
+                    "is new fits it as it fits the picture. Set variation to 1 to draw the rest anew altogether.",
+                ),
             ],
             outputs=[sockets.latent_output()],
         )
+
+    @classmethod
+    def validate_inputs(cls, input_types: dict[str, str]) -> bool | str:
+        return preflight.check_links(cls, input_types, preflight.check_chosen)
 
     @classmethod
     def check_lazy_status(cls, **inputs: Any) -> list[str]:
@@ -65,9 +105,15 @@ class VIPaintSample(io.ComfyNode):
         fills: int,
         first_fill: int = 0,
         gradients: str = AUTO,
+        around: dict[str, Any] | None = None,
+        variation: float = 0.5,
+        keep: torch.Tensor | None = None,
     ) -> io.NodeOutput:
-        check_widgets(cls, seed=seed, cfg=cfg, fills=fills, first_fill=first_fill, gradients=gradients)
-        inputs = sampling_inputs(model, positive, negative, cfg, seed, gradients)
+        numbers = {"seed": seed, "cfg": cfg, "fills": fills, "first_fill": first_fill, "variation": variation}
+        check_widgets(cls, **numbers, gradients=gradients)
+        own = seed if around is None else seed_around(seed)
+        inputs = sampling_inputs(model, positive, negative, cfg, own, gradients)
         check_posterior(inputs.info, posterior)
-        latents = run_method(inputs, DrawMore(posterior, seed, fills, first_fill))
-        return io.NodeOutput(to_latent(inputs.info, latents, posterior.observation))
+        found, still_open = varied(model, inputs.info, posterior, Chosen(around, variation, keep))
+        latents = run_method(inputs, DrawMore(found, own, fills, first_fill))
+        return io.NodeOutput(to_latent(inputs.info, latents, still_open.observation))

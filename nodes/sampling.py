@@ -45,7 +45,7 @@ from . import validation
 from .host.decoder import HostDecoder
 from .host.denoiser import Conditioning, GuidedModel, SamplingInputs
 from .host.memory import MemoryDemand, not_finite, run_within_memory
-from .host.messages import say, warn
+from .host.messages import say, tell_cost, warn
 from .host.model_info import ModelInfo, is_distilled, level_of_strength, model_info
 from .host.progress import PlannedCalls, reporter
 from .observation import ORIGINAL, PictureInputs, content_of, observe
@@ -111,24 +111,36 @@ def run_method(inputs: GuidedModel, method: Method[T_co], report: Callable[[Prog
 
     report: hears of its progress, the host's bar where None.
     """
-    state, begin = RunState(), time.monotonic()
+    state, begin, working = RunState(), time.monotonic(), 0.0
     if report is None:
         report = reporter(inputs.model, inputs.info, method.calls, state.drawing, state.gains.drawing)
 
     def work(denoiser: Denoiser, device: torch.device, batch: int) -> T_co:
-        return method.run(Run(denoiser, device, batch, inputs.seed, state, report))
+        nonlocal working
+        # The weights are there: what is measured is what the next run takes.
+        started = time.monotonic()
+        try:
+            return method.run(Run(denoiser, device, batch, inputs.seed, state, report))
+        finally:
+            working += time.monotonic() - started
 
     result = run_within_memory(inputs, method.demand, work, state.drawing, state.gains.drawing)
     say(summary(state, time.monotonic() - begin))
+    tell_cost(passes_of(state), working)
     return result
+
+
+def passes_of(state: RunState) -> int:
+    """Passes through the network that a run has taken."""
+    done = state.fitting.evaluations + state.gains.drawing.evaluations + state.drawing.evaluations
+    return done.forward + done.backward
 
 
 def summary(state: RunState, seconds: float) -> str:
     """What a run has done, in words."""
     fills = 0 if state.drawing.latents is None else len(state.drawing.latents)
-    done = state.fitting.evaluations + state.gains.drawing.evaluations + state.drawing.evaluations
     what = f"{fills} fill{'s' * (fills != 1)}" if fills else "posterior"
-    return f"{what} in {seconds:.1f} s, {done.forward + done.backward} passes through the model"
+    return f"{what} in {seconds:.1f} s, {passes_of(state)} passes through the model"
 
 
 @dataclass(frozen=True)

@@ -97,6 +97,7 @@ def test_nodes_have_pages_and_are_in_the_readme(pack: SimpleNamespace) -> None:
         assert schema.display_name.removeprefix("VIPaint ") in readme
         page = (ROOT / "web" / "docs" / f"{schema.node_id}.md").read_text("utf-8")
         assert page.startswith(f"# {schema.display_name}\n")
+        assert f"](images/{schema.node_id}.webp)" in page and "## What goes wrong" in page
         # Inputs in bold are the node's, or settings of one of its choices.
         choices = [
             setting.id

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -45,7 +49,7 @@ def test_the_editor_s_own_words_are_translated(language: str) -> None:
     texts = locales.english_texts()
     assert len(texts) > 10
     kept = json.loads((ROOT / "locales" / language / "main.json").read_text("utf-8"))["vipaint"]
-    assert kept.keys() == texts.keys()
+    assert kept.keys() == {*texts, "errors"}
 
 
 def test_nothing_is_translated_that_is_said_nowhere(schemas: list) -> None:
@@ -56,7 +60,37 @@ def test_nothing_is_translated_that_is_said_nowhere(schemas: list) -> None:
         said |= {text for entry in schema.outputs for text in (entry.display_name or entry.id, entry.tooltip)}
     everything = "\n".join(said)
     for text in locales.tables()["zh"]:
+        if text.startswith(locales.ERROR):
+            continue
+        node, _, name = text.partition(": ")
+        own = {schema.display_name: schema for schema in schemas}.get(node)
+        if own is not None and name:
+            assert name in [name for _, name, _ in locales.inputs_of(own)]
+            continue
         assert text in everything or "{" in text, f"tools/translations.txt: nobody says {text!r}"
+
+
+def sentences(file: Path) -> Iterator[re.Pattern[str]]:
+    """What the strings of a file may become: any text in the place of values, a number in each {1} of a translation."""
+    for entry in ast.walk(ast.parse(file.read_text("utf-8"))):
+        if isinstance(entry, ast.JoinedStr):
+            parts = (re.escape(part.value) if isinstance(part, ast.Constant) else ".+" for part in entry.values)
+            yield re.compile("".join(parts))
+        elif isinstance(entry, ast.Constant) and isinstance(entry.value, str):
+            yield re.compile(re.escape(entry.value))
+
+
+def test_errors_that_are_translated_are_raised() -> None:
+    """By some string of the nodes, whose numbers stand as {1}, {2} in the translation."""
+    patterns = [pattern for file in (ROOT / "nodes").rglob("*.py") for pattern in sentences(file)]
+    found = [text for text in locales.tables()["fr"] if text.startswith(locales.ERROR)]
+    assert len(found) > 30
+    for text in found:
+        sentence = re.sub(r"\{\d\}", "8", text[len(locales.ERROR) :])
+        known = any(
+            pattern.fullmatch(sentence) or pattern.fullmatch(sentence.replace("8", "64")) for pattern in patterns
+        )
+        assert known or any(pattern.fullmatch(re.sub(r"\b8\b", "1", sentence, count=1)) for pattern in patterns), text
 
 
 def test_a_preset_s_price_is_translated_with_its_numbers(schemas: list) -> None:

@@ -22,6 +22,8 @@ SOURCE, FOLDER, HELP = ROOT / "tools" / "translations.txt", ROOT / "locales", RO
 LANGUAGES = ("zh", "ja", "fr")
 # Words of the pack's own parts of the editor.
 TEXTS = ROOT / "web" / "texts.js"
+# How blocks begin whose English text is a part of an error's message.
+ERROR = "error: "
 # The line of a preset: its name, what it is for, what it takes.
 PRESET = re.compile(
     r"([\w-]+): ([^;.]+); (\d+) passes a fill(?: after (\d+) for the picture|, (\d+) from fill (\d+) on)?\."
@@ -90,7 +92,11 @@ def node_words(schema: Any, translate: Callable[[str], str | None]) -> dict[str,
     found: dict[str, Any] = {
         "display_name": translate(schema.display_name),
         "description": translate(schema.description),
-        "inputs": {key: words(translate(name), translate(tooltip)) for key, name, tooltip in inputs_of(schema)},
+        "inputs": {
+            # A name means something else on some nodes.
+            key: words(translate(f"{schema.display_name}: {name}") or translate(name), translate(tooltip))
+            for key, name, tooltip in inputs_of(schema)
+        },
         "outputs": {
             str(index): words(translate(name), translate(tooltip)) for index, (name, tooltip) in enumerate(outputs)
         },
@@ -119,6 +125,8 @@ def help_page(schema: Any, language: str, translate: Callable[[str], str | None]
     parts = [
         f"# {translate(schema.display_name) or schema.display_name}\n",
         f"{translate(schema.description) or schema.description}\n",
+        # As the editor resolves it, from the folder of the English pages.
+        f"![{schema.node_id}](images/{schema.node_id}.webp)\n",
         f"## {inputs}\n",
         "".join(line(entry.id, entry.tooltip) for entry in schema.inputs),
     ]
@@ -136,7 +144,11 @@ def files(nodes: list[Any]) -> Iterator[tuple[Path, str]]:
         translate = translator(table)
         schemas = [node.GET_SCHEMA() for node in nodes]
         definitions = {schema.node_id: node_words(schema, translate) for schema in schemas}
-        texts = {key: translated for key, text in english_texts().items() if (translated := translate(text))}
+        texts: dict[str, Any] = {
+            key: translated for key, text in english_texts().items() if (translated := translate(text))
+        }
+        # Sentences of errors, with {1}, {2} for their numbers.
+        texts["errors"] = {text[len(ERROR) :]: words for text, words in table.items() if text.startswith(ERROR)}
         for schema in schemas:
             yield HELP / schema.node_id / f"{language}.md", help_page(schema, language, translate)
         for name, content in (("nodeDefs", definitions), ("main", {"vipaint": texts})):

@@ -204,6 +204,21 @@ def choose(
     }
 
 
+def more(name: str, title: str, **inputs: Any) -> dict[str, Node]:
+    """Fills around the chosen one, back in the picture and side by side."""
+    prompts = {"positive": ["conditioning", 0], "negative": ["conditioning", 0]}
+    numbers = {"seed": 0, "cfg": 1.0, "fills": 4, "first_fill": 0}
+    links = {"model": ["checkpoint", 0], **prompts, "posterior": ["inpaint", 1], "around": ["choose", 0]}
+    back = composite(fills=[f"decode_{name}", 0])["composite"]
+    shown = {"images": [f"composite_{name}", 0], "chosen": "1", "original": ["picture", 0], "mask": ["picture", 1]}
+    return {
+        name: Node("VIPaintSample", title, {**links, **numbers, **inputs}),
+        f"decode_{name}": Node("VAEDecode", "VAE Decode", {"samples": [name, 0], "vae": ["checkpoint", 2]}),
+        f"composite_{name}": back,
+        f"choose_{name}": Node("VIPaintChoose", "VIPaint Choose Fill", shown),
+    }
+
+
 def note(title: str, steps: Sequence[str], more: str = "") -> str:
     numbered = "\n".join(f"{number}. {step}" for number, step in enumerate(steps, 1))
     return f"## {title}\n\n{numbered}\n" + (f"\n{more}\n" if more else "")
@@ -563,6 +578,41 @@ TEMPLATES = (
         ),
     ),
     Template(
+        "more_like_this",
+        note(
+            "More like this, keep this part",
+            [
+                PAINT,
+                "Press *Run*, double-click the fill that you like in *VIPaint Choose Fill*, and run again: *More like it* "
+                "draws four around it. Lower its *variation* for closer ones.",
+                "*Keep a part of it* draws the rest anew. To say which part, save the chosen fill, open it in *What to keep*, "
+                "right-click, *Open in MaskEditor*, and paint over it.",
+            ],
+            OWN_MODEL,
+        ),
+        {
+            **toy(),
+            **picture("faceless"),
+            **inpaint(),
+            **composite(),
+            **choose(["composite", 0], "VIPaint_chosen", mask=["picture", 1], latent=["inpaint", 0]),
+            **more("like", "More like it", variation=0.5),
+            "keep": Node("LoadImage", "What to keep: paint it with MaskEditor", {"image": "vipaint_keep.png"}),
+            **more("part", "Keep a part of it", variation=1.0, keep=["keep", 1]),
+        },
+        (
+            Column("1 · Picture and mask", ("picture",)),
+            Column("Your model", ("checkpoint", "conditioning")),
+            Column("Paint", ("inpaint", "decode", "composite")),
+            Column("2 · Choose", ("choose", "save")),
+            Column("3 · More like it", ("like", "decode_like", "composite_like")),
+            Column("Fills like it", ("choose_like",)),
+            Column("Or keep a part of it", ("keep", "part", "decode_part", "composite_part")),
+            Column("Fills with that part", ("choose_part",)),
+            Column("Where the fills differ", ("spread", "uncertainty")),
+        ),
+    ),
+    Template(
         "controlnet",
         note(
             "Edges of your own in the hole",
@@ -761,6 +811,14 @@ def api_form(template: Template) -> dict[str, Any]:
     replaced = {("choose", 1): every, ("picture", 1): ["mask", 0]}
     if "latent" in template.nodes["choose"].inputs:
         replaced["choose", 0] = template.nodes["choose"].inputs["latent"]
+    if any("around" in node.inputs for node in nodes.values()):
+        first = {"samples": replaced["choose", 0], "batch_index": 0, "length": 1}
+        nodes["first"] = Node("LatentFromBatch", "The first fill", first)
+        replaced["choose", 0] = ["first", 0]
+    for name, node in template.nodes.items():
+        if node.kind == "VIPaintChoose" and name != "choose":
+            images = {"images": node.inputs["images"], "filename_prefix": f"VIPaint_{name.removeprefix('choose_')}"}
+            nodes[name] = Node("SaveImage", "Save all of them", images)
     prefix = f"{template.nodes['save'].inputs['filename_prefix']}_uncertainty"
     nodes["uncertainty"] = Node("SaveImage", "Save heat map", {"images": ["spread", 0], "filename_prefix": prefix})
     if masked:
@@ -774,7 +832,7 @@ def api_form(template: Template) -> dict[str, Any]:
     return {
         name: {
             "class_type": node.kind,
-            "inputs": {key: value(given) for key, given in node.inputs.items()},
+            "inputs": {key: given if name == "first" else value(given) for key, given in node.inputs.items()},
             "_meta": {"title": titles.get(name, node.title)},
         }
         for name, node in nodes.items()

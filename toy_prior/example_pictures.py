@@ -12,16 +12,22 @@ from __future__ import annotations
 import argparse
 import io
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, ImageDraw
 
-from tools.comfy_server import ROOT
+from tools.comfy_server import ROOT, ComfyServer
+from tools.templates import TEMPLATES
+from toy_prior import CHECKPOINT
 from toy_prior.demo import draw_scene
 
 FOLDER = ROOT / "web" / "examples"
 SEED = 7
+# Around both eyes, up to what is visible above them.
+EYES = (32, 60, 95, 79)
 # Names of the templates' pictures by the demo's scenes.
 SCENES = {
     "inpaint": "vipaint_portrait",
@@ -57,6 +63,26 @@ def cat(photograph: Image.Image) -> Image.Image:
     return with_hole(picture, mask)
 
 
+def faceless(server: ComfyServer) -> tuple[Image.Image, Image.Image]:
+    """A portrait without its lower half, and its first fill in the template more_like_this, whose eyes are to be kept."""
+    inputs, _ = draw_scene("inpaint", SEED, "bottom")
+    face = with_hole(inputs["picture"], inputs["mask"])
+    with tempfile.TemporaryDirectory() as folder:
+        face.save(Path(folder) / "vipaint_faceless.png")
+        server.upload_image(Path(folder) / "vipaint_faceless.png", "vipaint_faceless.png")
+    (template,) = (template for template in TEMPLATES if template.name == "more_like_this")
+    painting = ("checkpoint", "conditioning", "picture", "inpaint", "decode", "composite")
+    prompt: dict[str, Any] = {
+        name: {"class_type": template.nodes[name].kind, "inputs": dict(template.nodes[name].inputs)}
+        for name in painting
+    }
+    prompt["preview"] = {"class_type": "PreviewImage", "inputs": {"images": ["composite", 0]}}
+    first = server.images(server.run(prompt, timeout=1800))["preview"][0]
+    fill, eyes = Image.open(io.BytesIO(first)).convert("RGB"), Image.new("RGB", face.size)
+    ImageDraw.Draw(eyes).rectangle(EYES, fill="white")
+    return face, with_hole(fill, eyes)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photographs", type=Path, help="the wheel of scikit-image 0.26.0")
@@ -65,6 +91,10 @@ def main() -> int:
     for scene, name in SCENES.items():
         inputs, _ = draw_scene(scene, SEED, "right")
         with_hole(inputs["picture"], inputs.get("mask")).save(FOLDER / f"{name}.png", optimize=True)
+    with ComfyServer([CHECKPOINT]) as server:
+        face, fill = faceless(server)
+    face.save(FOLDER / "vipaint_faceless.png", optimize=True)
+    fill.save(FOLDER / "vipaint_keep.png", optimize=True)
     if options.photographs:
         with zipfile.ZipFile(options.photographs) as wheel:
             for name, source, make in (("espresso", "coffee", espresso), ("cat", "chelsea", cat)):

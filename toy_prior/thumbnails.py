@@ -82,8 +82,8 @@ def registry_pictures(given: Image.Image, fills: Sequence[Image.Image]) -> None:
     banner.save(FOLDER.parent / "docs" / "banner.jpg", quality=85)
 
 
-def painted(server: ComfyServer, template: Template) -> tuple[list[Image.Image], Image.Image]:
-    """The fills of a template as shipped, and its map of where they differ."""
+def painted(server: ComfyServer, template: Template) -> list[Image.Image]:
+    """Three fills of a template as shipped and its map of where they differ, or a chosen one and what is drawn around it."""
     prompt: dict[str, Any] = {
         name: {"class_type": node.kind, "inputs": dict(node.inputs)} for name, node in template.nodes.items()
     }
@@ -91,9 +91,14 @@ def painted(server: ComfyServer, template: Template) -> tuple[list[Image.Image],
         if name in prompt:
             prompt[name]["inputs"]["fills"] = 3
     entry = server.run(prompt, timeout=1800)
-    found = server.images({"outputs": {"choose": {"images": entry["outputs"]["choose"]["vipaint_fills"]}}})["choose"]
-    shown: list[Image.Image] = [Image.open(io.BytesIO(data)) for data in found]
-    return shown, Image.open(io.BytesIO(server.images(entry)["uncertainty"][0]))
+
+    def fills(chooser: str) -> list[Image.Image]:
+        shown = {"outputs": {chooser: {"images": entry["outputs"][chooser]["vipaint_fills"]}}}
+        return [Image.open(io.BytesIO(data)) for data in server.images(shown)[chooser]]
+
+    if "choose_like" in prompt:
+        return [fills("choose")[0], *fills("choose_like")[:2], fills("choose_part")[0]]
+    return [*fills("choose"), Image.open(io.BytesIO(server.images(entry)["uncertainty"][0]))]
 
 
 def main() -> int:
@@ -106,10 +111,10 @@ def main() -> int:
             if any(node.models for node in template.nodes.values()):
                 made = described(given, f'"{template.nodes["positive"].inputs["text"]}"')
             else:
-                fills, spread = painted(server, template)
-                made = sheet(given, [*fills, spread])
+                shown = painted(server, template)
+                made = sheet(given, shown)
                 if template.name == "inpaint":
-                    registry_pictures(given, fills)
+                    registry_pictures(given, shown[:-1])
             made.save(FOLDER / f"{template.name}.jpg", quality=85)
             print(template.name, flush=True)
     return 0

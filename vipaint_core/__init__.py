@@ -8,6 +8,7 @@ from .posterior.chain import HierarchicalPosterior, KeptContent
 from .posterior.fitting import FitState, FittedPosterior, fit, initial_posterior
 from .posterior.gains import Gains
 from .posterior.storage import load_posterior, save_posterior
+from .posterior.variation import around, given_cells
 from .presets import PRESETS, FitConfig, Preset, SamplerConfig, ScheduleConfig
 from .problem.crosstalk import measure_crosstalk, measure_cut_cells
 from .problem.observation import LatentObservation
@@ -50,6 +51,7 @@ __all__ = [
     "SampleState",
     "SamplerConfig",
     "ScheduleConfig",
+    "around",
     "bound_calls",
     "chains_needed",
     "descent_method",
@@ -58,6 +60,7 @@ __all__ = [
     "fit_gains",
     "further_method",
     "gain_bound",
+    "given_cells",
     "initial_posterior",
     "load_posterior",
     "measure_crosstalk",

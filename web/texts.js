@@ -20,6 +20,12 @@ export const ENGLISH = {
   stale: "Run again to hand on what is chosen.",
   hint: "click: large · double click or Enter: choose · Shift: several · arrows, 1-9 · wheel: zoom · B F U O Esc",
   error: "{node}: input {input}",
+  error_words: "expected {expected}, found {found}. {fix}",
+  price_passes: "{preset} · {passes} passes",
+  price_time: "{preset} · about {time}",
+  below_second: "a second",
+  seconds: "{number} s",
+  minutes: "{number} min",
   example: "The example picture could not be copied into ComfyUI's input folder: {reason}",
 };
 
@@ -40,4 +46,24 @@ export function text(key, values = {}) {
   let found = translated[key] ?? ENGLISH[key];
   for (const [name, value] of Object.entries(values)) found = found.replaceAll(`{${name}}`, value);
   return found;
+}
+
+const NUMBER = /\d+(?:\.\d+)?/g;
+const ERROR = /^expected (.*?), found (.*?)\. (.*)$/s;
+
+/** A sentence of an error, with its own numbers; the English one where there is no translation. */
+function sentence(english) {
+  let count = 0;
+  const found = translated.errors?.[english.replace(NUMBER, () => `{${++count}}`)];
+  if (!found) return english;
+  const numbers = english.match(NUMBER) ?? [];
+  return found.replace(/\{(\d+)\}/g, (_, index) => numbers[index - 1]);
+}
+
+/** What is wrong with an input, of an error's English text. */
+export function errorText(english) {
+  const parts = ERROR.exec(english);
+  if (!parts) return english;
+  const [expected, found, fix] = parts.slice(1).map(sentence);
+  return text("error_words", { expected, found, fix });
 }

@@ -2,7 +2,8 @@
 
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
-import { loadTexts, text } from "./texts.js";
+import { nodeById } from "./graph.js";
+import { errorText, loadTexts, text } from "./texts.js";
 
 const COLOURS = { VIPAINT_POSTERIOR: "#e0a458", VIPAINT_CROP: "#7fb069" };
 const LOADER = "VIPaintLoadPosterior";
@@ -16,17 +17,6 @@ export function parseError(message) {
   return found && { node: found[1], input: found[2], words: found[3].trim() };
 }
 
-function nodeById(id) {
-  // In subgraphs ids are paths.
-  let graph = app.rootGraph ?? app.graph;
-  let node = null;
-  for (const part of String(id).split(":")) {
-    node = graph?.getNodeById(/^\d+$/.test(part) ? Number(part) : part);
-    graph = node?.subgraph;
-  }
-  return node;
-}
-
 function report(id, message) {
   const error = parseError(message);
   const node = nodeById(id);
@@ -37,7 +27,7 @@ function report(id, message) {
   app.extensionManager.toast.add({
     severity: "error",
     summary: text("error", { node: error.node ?? node.title, input: error.input }),
-    detail: error.words,
+    detail: errorText(error.words),
     life: 20000,
   });
   app.canvas?.setDirty(true, true);

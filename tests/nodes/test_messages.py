@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+
 import pytest
 import torch
 
@@ -46,3 +49,24 @@ def test_cuts_are_told_with_their_places(pack, picture):
     assert len(told) == 1 and told[0].startswith("cut ") and "scaled to 32 x 32" in told[0]
     told = pack.crop.VIPaintCrop.execute(image, 0 * mask, 32, 32, 2.0, 1.0).ui["text"]
     assert told[0].startswith("⚠ the mask of picture 1 is black")
+
+
+def test_a_run_tells_the_editor_what_its_passes_took(pack, tiny, conditioning, picture, said):
+    image, mask = picture
+    given = {"fills": 2, "preset": "fast", "image": image, "mask": mask, "vae": tiny.vae}
+    with torch.inference_mode():
+        ui = pack.inpaint.VIPaintInpaint.execute(tiny.model, *conditioning, 0, 1.0, **given).ui
+    passes, seconds = ui["vipaint_cost"]
+    assert passes == 2 * 16 and 0 < seconds < 60
+    assert "vipaint_cost" not in pack.crop.VIPaintCrop.execute(image, mask, 32, 32, 2.0, 1.0).ui
+
+
+def test_prices_are_those_of_the_tooltips(pack):
+    prices = json.loads(asyncio.run(pack.routes.get_prices(None)).body)
+    assert prices.keys() == pack.core.PRESETS.keys()
+    assert prices["fast"] == {"fit": 0, "fill": 16, "first": 0, "further": 16}
+    for name, preset in pack.core.PRESETS.items():
+        price, found = pack.sockets.price(preset), prices[name]
+        assert price.startswith(f"{found['fill']} passes a fill")
+        assert f"{found['fit']} for the picture" in price or not found["fit"]
+        assert f"{found['further']} from fill {found['first'] + 1} on" in price or not found["first"]

@@ -83,7 +83,7 @@ def quick(prompt: Prompt) -> Prompt:
             inputs.update(attempts=1, fills=1)
         if entry["class_type"] == "VIPaintCrop":
             inputs.update(width=128, height=128)
-        if entry["class_type"] == "VIPaintInpaint":
+        if entry["class_type"] in ("VIPaintInpaint", "VIPaintSample"):
             inputs["fills"] = 2
         if entry["class_type"] == "RepeatLatentBatch":
             inputs["amount"] = 2

@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from editor import Editor
 
 from tools import browser as tools_browser
 from tools.comfy_server import ComfyServer
+from tools.editor import Editor
 
 # What the editor of this version says of itself on every visit.
 HOST = re.compile(

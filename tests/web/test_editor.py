@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from editor import CHOOSER, Editor, node, widget
 
+from tools.editor import CHOOSER, Editor, blueprint_with_toy, node, widget
 from tools.templates import TEMPLATES
 
 pytestmark = pytest.mark.host
@@ -119,6 +119,31 @@ def test_errors_name_node_and_input(editor: Editor) -> None:
     assert "CheckpointLoaderSimple" not in str(editor.server.get("/queue"))
 
 
+def test_errors_in_the_artist_s_language(editor: Editor) -> None:
+    """What is known of it; numbers are the error's own."""
+    editor.expected.append("400")
+    editor.open(Comfy_Locale="fr")
+    editor.load("inpaint", preset="fast")
+    editor.browser.evaluate(
+        f"({node('VIPaintInpaint')}.disconnectInput({node('VIPaintInpaint')}.findInputSlot('mask')), 1)"
+    )
+    editor.press_run()
+    words = "Attendu : image, masque et vae ensemble ; trouvé : pas de masque. Connectez le masque de Charger Image."
+    editor.browser.wait("document.body.innerText.includes(args.words)", 20, words=words)
+    module = "(await import('/extensions/vipaint/texts.js'))"
+    english = "expected the picture's size, 640 x 480 pixels, found 64 x 32 pixels. Resize the mask to the picture."
+    found = editor.browser.evaluate(f"{module}.errorText(args.english)", english=english)
+    assert (
+        found
+        == "Attendu : la taille de l'image, 640 x 480 pixels ; trouvé : 64 x 32 pixels. Redimensionnez le masque à l'image."
+    )
+    unknown = "expected something new, found 3. Do this."
+    assert (
+        editor.browser.evaluate(f"{module}.errorText(args.unknown)", unknown=unknown)
+        == "Attendu : something new ; trouvé : 3. Do this."
+    )
+
+
 def test_an_error_while_running_names_the_input_too(editor: Editor) -> None:
     """A picture without transparency has an empty mask."""
     editor.load("inpaint", preset="fast")
@@ -130,6 +155,37 @@ def test_an_error_while_running_names_the_input_too(editor: Editor) -> None:
     editor.browser.wait("document.body.innerText.includes('VIPaint Inpaint: input mask')", 30)
     assert "Mask Editor" in editor.value("document.body.innerText")
     assert editor.value(f"{node('VIPaintInpaint')}.inputs.find((one) => one.name === 'mask').hasErrors")
+
+
+@pytest.mark.parametrize("vue", [False, True], ids=["litegraph", "vue"])
+def test_presets_say_their_price_before_they_run(editor: Editor, vue: bool) -> None:
+    """In passes at first, in seconds once the model has painted here; also after the editor is opened anew."""
+    editor.open(Comfy_VueNodes_Enabled=vue, VIPaint_SecondsPerPass={})
+    # A seed of its own: what comes from the host's cache takes no time.
+    editor.load("inpaint", fills=2, seed=5 + vue)
+    preset = widget("VIPaintInpaint", "preset")
+    shown = f"{preset}._displayValue"
+    label = (
+        "document.querySelector('[data-testid=\"widget-select-default-trigger\"], .lg-node')?.closest('body').innerText"
+    )
+
+    def price(words: str) -> None:
+        editor.browser.wait(f"{preset}.options.getOptionLabel({preset}.value).includes(args.words)", 10, words=words)
+        editor.browser.wait(f"{label if vue else shown}.includes(args.words)", 10, words=words)
+
+    price("balanced · 116 passes")
+    editor.browser.evaluate(f"({preset}.value = 'fast', 1)")
+    price("fast · 32 passes")
+    editor.look_at("VIPaintInpaint")
+    editor.run_to_fills(2)
+    price("fast · about ")
+    editor.browser.evaluate(f"({widget('VIPaintInpaint', 'fills')}.value = 1, 1)")
+    kept = editor.value("app.extensionManager.setting.get('VIPaint.SecondsPerPass')")
+    assert list(kept) == ["vipaint_toy.safetensors"] and 0 < kept["vipaint_toy.safetensors"] < 5
+    assert editor.value("(await app.graphToPrompt()).output")["4"]["inputs"]["preset"] == "fast"
+    editor.open(Comfy_VueNodes_Enabled=vue)
+    editor.load("inpaint", fills=2)
+    price("balanced · about ")
 
 
 def test_sockets_have_colours_of_their_own(editor: Editor) -> None:
@@ -149,11 +205,30 @@ def test_saving_and_loading_show_file_names(editor: Editor) -> None:
     editor.browser.evaluate("(app.graph.add(LiteGraph.createNode('VIPaintLoadPosterior')), 1)")
     assert editor.value(f"{widget('VIPaintLoadPosterior', 'file')}.value ?? 'undefined'") != "undefined"
     editor.browser.evaluate(f"({node('VIPaintLoadPosterior')}.mode = 2, 1)")
-    editor.run_to_fills(2)
+    editor.run_to_fills(8)
     text = f"{node('VIPaintSavePosterior')}.widgets.map((one) => String(one.value)).join(' ')"
     editor.browser.wait(f"/portrait_\\d+.*safetensors/.test({text})", 10)
     values = f"String({widget('VIPaintLoadPosterior', 'file')}.options.values)"
     editor.browser.wait(f"/portrait_\\d+/.test({values})", 10)
+
+
+def test_the_blueprint_runs_where_it_is_put(editor: Editor) -> None:
+    """From the search box to finished pictures; its preset has its price there too."""
+    editor.insert_blueprint()
+    blueprint = "app.graph._nodes.find((one) => one.subgraph)"
+    assert editor.value(f"{blueprint}.title") == "Inpaint with VIPaint"
+    assert editor.value(f"{blueprint}.inputs.slice(0, 5).map((one) => one.type).join()") == "IMAGE,MASK,MODEL,CLIP,VAE"
+    names = editor.value(f"{blueprint}.widgets.map((one) => one.name)")
+    assert [name.split("_")[0] for name in names] == ["text", "text", "fills", "seed", "preset", "cfg"]
+    assert editor.value(f"{blueprint}.subgraph._nodes.every((one) => one.type in LiteGraph.registered_node_types)")
+    editor.load("inpaint")  # copies its picture
+    editor.browser.evaluate("await app.loadGraphData(args.graph, true, true, 'blueprint')", graph=blueprint_with_toy())
+    presets = f"{blueprint}.subgraph._nodes.flatMap((one) => one.widgets ?? []).find((one) => one.name === 'preset')"
+    editor.browser.evaluate(f"({presets}.value = 'fast', 1)")
+    editor.press_run()
+    shown = f"app.nodeOutputs[{node('PreviewImage')}.id]?.images?.length"
+    editor.browser.wait(f"{shown} === 4", 120)
+    editor.browser.wait(f"{presets}.options.getOptionLabel('fast').includes('about')", 10)
 
 
 @pytest.mark.parametrize(
@@ -179,6 +254,12 @@ def test_the_editor_speaks_the_artist_s_language(editor: Editor, language: str, 
         )
     )
     assert page.startswith(f"# {title}\n")
+    editor.browser.evaluate(f"(app.canvas.selectNode({node('VIPaintInpaint')}), 1)")
+    editor.browser.page("await page.getByTestId('info-button').click()")
+    editor.browser.wait(
+        "[...document.images].some((one) => /images.VIPaintInpaint.webp/.test(one.src) && one.naturalWidth)", 15
+    )
+    editor.browser.page("await page.keyboard.press('Escape')")
     editor.browser.evaluate("await app.extensionManager.command.execute('Workspace.SearchBox.Toggle')")
     editor.browser.page("await page.keyboard.type(args.words)", words=words)
     editor.browser.page(

@@ -38,6 +38,15 @@ class FittedPosterior:
     gains: Gains | None = None
     bound: BoundParts | None = None
 
+    def rows(self, index: torch.Tensor) -> FittedPosterior:
+        """The posterior of the given images, repeated as often as the index names them, without gains."""
+        rows = replace(self, posterior=self.posterior.rows(index), observation=self.observation.rows(index))
+        return rows.without_gains()
+
+    def without_gains(self) -> FittedPosterior:
+        """The posterior of which every fill is drawn by the refiner alone."""
+        return replace(self, preset=self.preset.with_changes(fit={"chains": 0}), gains=None, bound=None)
+
     def to(self, device: torch.device | str) -> FittedPosterior:
         gains = None if self.gains is None else self.gains.to(device)
         posterior, observation = self.posterior.to(device), self.observation.to(device)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import torch
+import torch.nn.functional as F
 from typing_extensions import Self
 
 from .operators import LinearOperator, Mask
@@ -182,6 +183,39 @@ class LatentObservation:
         weight = self.weight / (1 + self.weight * self.crosstalk_variance / self.sigma_y**2)
         return replace(self, weight=weight, crosstalk_variance=None)
 
+    def with_cells(self, latents: torch.Tensor, weight: torch.Tensor) -> LatentObservation:
+        """The same with evidence on more cells: those on which less is known so far; others stay as they are.
+
+        latents: (B, C, H, W) in model scale, of a whole fill: what remains hidden matters only with crosstalk. As cells of
+            an encoded picture, those that are added owe something to what is beside them.
+        weight: (B, 1, H, W) in [0, 1], the precision of each cell, 0 where nothing is added.
+
+        Raises ValueError for operators that mix cells and shapes that do not fit.
+        """
+        old = self.operator
+        if not isinstance(old, Mask):
+            raise ValueError(f"with_cells: expected an observation of single cells, found {type(old).__name__}")
+        check_observed("with_cells", latents, weight, self.sigma_y)
+        if latents.shape != self.y.shape:
+            raise ValueError(
+                f"with_cells: expected latents of shape {tuple(self.y.shape)}, found {tuple(latents.shape)}"
+            )
+        added = weight > self.cell_weight
+        kind = None if old.cut_kind is None else torch.where(added, 0, old.cut_kind)
+        operator = replace(old, observed=old.observed | added, cut_kind=kind)
+        # What visible cells owe to the added ones is no longer part of what the operator shows.
+        y = self.y - old.A(torch.where(added, latents, 0.0))
+        variance = self.crosstalk_variance
+        if variance is not None and old.crosstalk is not None:
+            variance = torch.where(added, _variance_beside(variance, operator), variance)
+        return replace(
+            self,
+            y=torch.where(added, operator.A(latents), y),
+            weight=torch.where(added, weight, self.weight),
+            operator=operator,
+            crosstalk_variance=variance,
+        )
+
     def rows(self, index: torch.Tensor) -> Self:
         return self._with(self.operator.rows(index), lambda tensor: tensor[index])
 
@@ -193,3 +227,16 @@ class LatentObservation:
         return replace(
             self, y=change(self.y), weight=change(self.weight), operator=operator, crosstalk_variance=variance
         )
+
+
+def _variance_beside(variance: torch.Tensor, operator: Mask) -> torch.Tensor:
+    """The picture's mean crosstalk variance in cells that the kernel's reach brings beside hidden ones, (B, 1, H, W).
+
+    variance: of the cells for which it was measured, 0 elsewhere.
+    """
+    assert operator.crosstalk is not None
+    measured = (variance > 0).sum((1, 2, 3), keepdim=True).clamp_min(1)
+    mean = variance.sum((1, 2, 3), keepdim=True) / measured
+    reach = operator.crosstalk.shape[-1]
+    hidden = (~operator.observed).to(variance)
+    return torch.where(F.max_pool2d(hidden, reach, 1, reach // 2) > 0, mean, 0.0)

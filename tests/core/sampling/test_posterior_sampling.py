@@ -99,9 +99,7 @@ def test_fills_through_an_operator_follow_the_exact_posterior(
     y = operator.A(noisy_draws(prior, sigma_y=0.0))
     y = y + 0.2 * normal(*y.shape, seed=3)
     observation = LatentObservation(y, torch.ones(1, 1, *y.shape[-2:]).double(), operator, shape, sigma_y=0.2)
-    preset = PRESETS["balanced"].with_changes(
-        fit={"rank": 12}, schedule={"steps": 22}, sampler={"solver_steps": 12}
-    )
+    preset = PRESETS["balanced"].with_changes(fit={"rank": 12}, schedule={"steps": 22}, sampler={"solver_steps": 12})
     fills = sample(prior, fit(prior, observation, preset, 0), 1, rows, batch=rows).latents.flatten(1)
     mean, covariance = prior.posterior(observation)
     variance = covariance.diag()
