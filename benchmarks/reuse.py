@@ -32,7 +32,7 @@ BALANCED = core.PRESETS["balanced"]
 FILM = "film"
 # Pixels of a latent cell, and cycles of hue from one picture of the film to the next.
 CELL, TURN = pictures.SIZE // toy.LATENT_SHAPE[-1], 0.02
-# Further on the film's hole leaves the picture.
+# Further on the film's hole would show the mouth.
 MOST = 5
 SCENES = ("right", "bottom", "centre", "border", FILM)
 
@@ -85,11 +85,14 @@ class Scene(NamedTuple):
 def scene(name: str, count: int) -> Scene:
     if name != FILM:
         return Scene(held_out(count), pictures.hole(name).expand(count, -1, -1))
-    first, hole = held_out(1), pictures.hole("centre")
+    first = held_out(1)
     hue = torch.remainder(first.hue + TURN * torch.arange(count), 1)
     groups = {group: value.expand(count) for group, value in first.groups.items()}
-    holes = [hole.roll(CELL * index, 1) for index in range(count)]
-    return Scene(pictures.Attributes(hue, groups), torch.stack(holes))
+    # A mouth's worth: wherever it is the mouth is hidden, and everything else is told by what is visible.
+    holes = torch.zeros(count, pictures.SIZE, pictures.SIZE, dtype=torch.bool)
+    for index, hole in enumerate(holes):
+        hole[72:112, 16 + CELL * index : 80 + CELL * index] = True
+    return Scene(pictures.Attributes(hue, groups), holes)
 
 
 def of_pictures(fitted: Any, indices: list[int], chains: int) -> Any:
@@ -182,7 +185,7 @@ def key(method: str, name: str, count: int, fills: int) -> str:
     """A digest of what decides a row, but the code."""
     settings = preset_settings(BALANCED)
     source = tuple(METHODS[method])
-    film = (CELL, TURN) if name == FILM else None
+    film = (CELL, TURN, "mouth") if name == FILM else None
     return digest(
         checkpoint=checkpoint(),
         settings=settings,

@@ -30,7 +30,7 @@ def test_quick_run_writes_tables(comfyui: Path, tmp_path: Path, monkeypatch: pyt
 def test_the_hole_of_the_film_moves_by_a_cell() -> None:
     film = reuse.scene(reuse.FILM, 3)
     columns = film.holes.any(1)
-    assert [int(row.nonzero().min()) for row in columns] == [32, 40, 48]
+    assert [int(row.nonzero().min()) for row in columns] == [16, 24, 32]
     assert torch.equal(film.holes.sum((1, 2)), film.holes[0].sum().expand(3))
     assert len(set(film.truth.hue.tolist())) == 3 and len(set(film.truth.groups["hair"].tolist())) == 1
 

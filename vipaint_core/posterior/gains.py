@@ -78,10 +78,9 @@ class Gains:
         """
         pooled = []
         for directions, products in zip(self.directions, self.products, strict=True):
-            shown = directions.flatten(0, 1) * (weight > 0).to(directions)[:, None]
-            pooled.append(
-                _principal(shown, products.flatten(0, 1).expand(len(weight), -1, -1, -1, -1), directions.shape[1])
-            )
+            shown = [directions.flatten(0, 1) * (own > 0).to(directions) for own in weight]
+            pairs = [_principal(one, products.flatten(0, 1), directions.shape[1]) for one in shown]
+            pooled.append(tuple(map(torch.stack, zip(*pairs, strict=True))))
         fills = self.fills.new_zeros(0, len(weight), *self.fills.shape[2:])
         return Gains(self.levels, tuple(pair[0] for pair in pooled), tuple(pair[1] for pair in pooled), fills)
 
@@ -162,20 +161,20 @@ def _reduced(found: Sequence[Tried], rank: int) -> tuple[torch.Tensor, torch.Ten
 
 
 def _principal(directions: torch.Tensor, products: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Combinations of norm 1 of directions, (N, K, ...) each, along their principal axes, and of their products alike.
+    """Combinations of norm 1 of directions (K, ...) along their principal axes, and the same ones of products (K, ...).
 
     rank: how many there are, at most.
     """
-    if directions.shape[1] <= rank:
-        return directions.contiguous(), products.contiguous()
-    flat = directions.flatten(2).double()
-    values, axes = torch.linalg.eigh(flat @ flat.mT)
+    if len(directions) <= rank:
+        return directions, products
+    flat = directions.flatten(1).float()
+    values, axes = torch.linalg.eigh((flat @ flat.mT).double())
     # The largest come last. Axes along which hardly anything lies would be rounding alone.
-    values, axes = values[:, -rank:, None], axes[:, :, -rank:].mT
-    smallest = 1e-4 * values.amax(1, keepdim=True)
-    weights = torch.where(values > smallest, axes / values.clamp_min(smallest).sqrt(), 0.0)
+    values, axes = values[-rank:, None], axes[:, -rank:].mT
+    smallest = 1e-4 * values[-1]
+    weights = torch.where(values > smallest, axes / values.clamp_min(smallest).sqrt(), 0.0).float()
 
     def combined(parts: torch.Tensor) -> torch.Tensor:
-        return (weights @ parts.flatten(2).double()).unflatten(2, parts.shape[2:]).to(parts.dtype)
+        return (weights @ parts.flatten(1).float()).unflatten(1, parts.shape[1:]).to(parts.dtype)
 
     return combined(directions), combined(products)

@@ -249,10 +249,13 @@ def test_gains_keep_what_tells_most() -> None:
 # --- gains of other pictures ---
 
 
-def test_draws_by_gains_of_another_picture_follow_the_exact_posterior() -> None:
-    """A Gaussian's gain is the same for all pictures: what another picture's chains have found is all that there is."""
+@pytest.mark.parametrize("pictures", [1, 3])
+def test_draws_by_gains_of_other_pictures_follow_the_exact_posterior(pictures: int) -> None:
+    """A Gaussian's gain is the same for all pictures: what the chains of others have found is all that there is."""
     (prior, observation), rows = noisily_seen(), 2048
-    other = replace(observation, y=torch.where(observation.weight > 0, observation.y.flip(-2) - 2, 0.0))
+    other = observation.rows(torch.zeros(pictures, dtype=torch.long))
+    moved = other.y.flip(-2) - 2 - torch.arange(pictures)[:, None, None, None]
+    other = replace(other, y=torch.where(other.weight > 0, moved, 0.0))
     given = fit_gains(prior, fit(prior, other, fine(40), 0))
     fitted = start_from(fit(prior, observation, fine(40), 1), given)
     assert fitted.gains is not None and fitted.gains.chains == 0
