@@ -34,7 +34,7 @@ FILM = "film"
 CELL, TURN = pictures.SIZE // toy.LATENT_SHAPE[-1], 0.02
 # Further on the film's hole would show the mouth.
 MOST = 5
-SCENES = ("right", "bottom", "centre", "border", FILM)
+SCENES = ("right", "bottom", "centre", "border", "strip", "cut", FILM)
 
 
 class Source(NamedTuple):

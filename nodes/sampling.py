@@ -417,7 +417,8 @@ def given_in_words(given: FittedPosterior) -> str:
     assert gains is not None
     count = max(part.shape[1] for part in gains.directions)
     whose = "another picture" if pictures == 1 else f"{pictures} other pictures"
-    return f"starts from {count} gains a level of {whose}: the model was not asked"
+    few = "; those of three or more are better" if pictures < 3 else ""
+    return f"starts from {count} gains a level of {whose}, without asking the model{few}"
 
 
 def bound_in_words(bound: BoundParts) -> str:
