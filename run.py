@@ -458,6 +458,7 @@ BENCHMARKS = (
     "sizes",
     "crosstalk",
     "fills",
+    "reuse",
     "gmm",
     "restoration",
     "ablation",

@@ -9,13 +9,14 @@ from comfy.model_patcher import ModelPatcher
 from comfy.sd import VAE
 from comfy_api.v0_0_2 import io
 
+from ..vipaint_core import FittedPosterior
 from . import preflight, sockets
 from .execution import names_node
 from .host.denoiser import Conditioning
 from .host.memory import AUTO
 from .observation import ORIGINAL, PictureInputs
 from .sampling import paint, sampling_inputs
-from .validation import check_widgets
+from .validation import check_posterior, check_widgets
 
 
 class VIPaintFit(io.ComfyNode):
@@ -36,6 +37,13 @@ class VIPaintFit(io.ComfyNode):
                 *sockets.picture_inputs(),
                 sockets.gradients_input(),
                 *sockets.strength_inputs(),
+                sockets.PosteriorType.Input(
+                    "start_from",
+                    optional=True,
+                    tooltip="A posterior of other pictures with nearly the same hole, of the same model and preset: what it "
+                    "has found is used, so that this fit takes no time and the first fills are as fast as further ones. "
+                    "Better the more pictures it is of and the more alike they are.",
+                ),
             ],
             outputs=[sockets.posterior_output()],
         )
@@ -65,9 +73,12 @@ class VIPaintFit(io.ComfyNode):
         gradients: str = AUTO,
         strength: float = 1.0,
         content: str = ORIGINAL,
+        start_from: FittedPosterior | None = None,
     ) -> io.NodeOutput:
         widgets = {"preset": preset, "gradients": gradients, "strength": strength, "content": content}
         check_widgets(cls, seed=seed, cfg=cfg, **widgets)
         inputs = sampling_inputs(model, positive, negative, cfg, seed, gradients)
+        if start_from is not None:
+            check_posterior(inputs.info, start_from, "start_from")
         picture = PictureInputs(latent_image, image, mask, vae)
-        return io.NodeOutput(paint(inputs, picture, preset, 0, strength, content).fitted)
+        return io.NodeOutput(paint(inputs, picture, preset, 0, strength, content, start_from).fitted)

@@ -38,6 +38,7 @@ from ..vipaint_core import (
     posterior_method,
     reachable_level,
     sample,
+    start_from,
 )
 from ..vipaint_core.posterior.objective import BoundParts
 from ..vipaint_core.problem.observation import Observation
@@ -282,6 +283,7 @@ class FitAndDraw:
     """Fits a preset's posterior, then draws `fills` per picture from it (0: fits only).
 
     content: what holes keep in part, if anything.
+    given: posterior of other pictures, whose gains are taken in place of own ones.
     """
 
     observation: LatentObservation
@@ -289,6 +291,7 @@ class FitAndDraw:
     info: ModelInfo
     fills: int
     content: KeptContent | None = None
+    given: FittedPosterior | None = None
 
     @property
     def _largest_level(self) -> float:
@@ -305,7 +308,16 @@ class FitAndDraw:
 
     @property
     def _unfitted(self) -> FittedPosterior:
-        return FittedPosterior(self._start, self.observation, self.preset)
+        return self._with_gains(FittedPosterior(self._start, self.observation, self.preset))
+
+    def _with_gains(self, fitted: FittedPosterior) -> FittedPosterior:
+        return fitted if self.given is None else start_from(fitted, self.given)
+
+    def check(self) -> None:
+        """Raises InputError where the given posterior does not serve."""
+        if self.given is not None:
+            unfitted = FittedPosterior(self._start, self.observation, self.preset)
+            validation.check_start(unfitted, self.given)
 
     @property
     def _plan(self) -> Plan:
@@ -320,7 +332,7 @@ class FitAndDraw:
             draws.shape,
             draws.batch,
             max(draws.inseparable, rows),
-            self.preset.needs_gradient,
+            config.steps > 0 or draws.gradient,
             config.calls_per_step if config.steps else 1,
         )
 
@@ -335,7 +347,7 @@ class FitAndDraw:
     @property
     def _evaluates_bound(self) -> bool:
         """Where fills are asked for, theirs would be the passes; with content it is not one on log p(y)."""
-        return self.preset.chains > 0 and not self.fills and self.content is None
+        return self.preset.chains > 0 and not self.fills and self.content is None and self.given is None
 
     def run(self, run: Run) -> Painted:
         fitted = fit(
@@ -349,7 +361,7 @@ class FitAndDraw:
             state=run.state.fitting,
             callback=run.report,
         )
-        painted = draw_from(run, fitted, self.fills)
+        painted = draw_from(run, self._with_gains(fitted), self.fills)
         if self._evaluates_bound:
             # Of draws that are no fills of the seed.
             seed = (run.seed + 1) % 2**63
@@ -366,11 +378,13 @@ def paint(
     fills: int,
     strength: float = 1.0,
     content: str = ORIGINAL,
+    given: FittedPosterior | None = None,
 ) -> Painted:
     """Fits a preset's posterior of a picture and draws `fills` fills from it, none where that is 0.
 
     strength: from 0 to 1, how much of what is in the hole is replaced.
     content: what is there, see `observation.content_of`.
+    given: posterior of other pictures, whose gains are taken in place of own ones.
     """
     chosen = PRESETS[preset]
     advise_on_preset(inputs.model, chosen)
@@ -386,11 +400,25 @@ def paint(
             warn("strength 0 keeps all that is in the hole, so there is nothing to paint")
             observation = LatentObservation.masked(latents, torch.ones_like(observation.cell_weight))
     if is_complete(observation):
-        chosen = chosen.with_changes(fit={"steps": 0, "chains": 0})
-    painted = run_method(inputs, FitAndDraw(observation, chosen, inputs.info, fills, kept))
+        chosen, given = chosen.with_changes(fit={"steps": 0, "chains": 0}), None
+    method = FitAndDraw(observation, chosen, inputs.info, fills, kept, given)
+    method.check()
+    painted = run_method(inputs, method)
+    if given is not None:
+        say(given_in_words(given))
     if painted.fitted.bound is not None:
         say(bound_in_words(painted.fitted.bound))
     return painted
+
+
+def given_in_words(given: FittedPosterior) -> str:
+    """What a posterior of other gains is, for the node."""
+    gains, pictures = given.gains, len(given.observation.y)
+    assert gains is not None
+    count = max(part.shape[1] for part in gains.directions)
+    whose = "another picture" if pictures == 1 else f"{pictures} other pictures"
+    few = "; those of three or more are better" if pictures < 3 else ""
+    return f"starts from {count} gains a level of {whose}, without asking the model{few}"
 
 
 def bound_in_words(bound: BoundParts) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import reprlib
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from comfy.sd import VAE
 from comfy_api.v0_0_2 import io
 
-from ..vipaint_core import FittedPosterior, reachable_level
+from ..vipaint_core import SHOWN_TOO, FittedPosterior, gain_levels, reachable_level, shown_too
 from ..vipaint_core.imaging.masks import snapped
 from .errors import InputError
 from .host.model_info import ModelInfo
@@ -266,11 +267,11 @@ def check_image(name: str, image: Any, with_alpha: bool = False) -> torch.Tensor
     return image.expand(-1, -1, -1, 3) if image.shape[-1] == 1 else image[..., : 4 if with_alpha else 3]
 
 
-def check_posterior(info: ModelInfo, fitted: Any) -> None:
-    """A posterior that was fitted with a model of the same family."""
+def check_posterior(info: ModelInfo, fitted: Any, name: str = "posterior") -> None:
+    """A posterior that was fitted with a model of the same family. name: of the input."""
     if not isinstance(fitted, FittedPosterior):
         raise InputError(
-            "posterior",
+            name,
             "a VIPaint posterior",
             type(fitted).__name__,
             "Connect VIPaint Fit Posterior or VIPaint Load Posterior.",
@@ -278,24 +279,59 @@ def check_posterior(info: ModelInfo, fitted: Any) -> None:
     found = fitted.observation.shape[0]
     if fitted.family != info.family or found != info.channels:
         raise InputError(
-            "posterior",
+            name,
             f"one fitted with {info.family}, {info.channels} latent channels, as the connected model",
             f"one fitted with {fitted.family or 'an unnamed family'}, {found} latent channels",
             "Connect the model that it was fitted with, or fit again.",
         )
     parameters = (fitted.posterior.mu, fitted.posterior.log_tau, fitted.posterior.gamma)
     if not all(bool(torch.isfinite(parameter).all()) for parameter in parameters):
-        raise InputError(
-            "posterior", "finite numbers", "NaN or infinity", "Fit again, with a lower cfg or another preset."
-        )
+        raise InputError(name, "finite numbers", "NaN or infinity", "Fit again, with a lower cfg or another preset.")
     highest = fitted.posterior.levels[-1]
     limit = reachable_level(info.largest_level, fitted.observation.shape)
     if highest > limit * 1.001:
         raise InputError(
-            "posterior",
+            name,
             f"keypoints at noise levels up to {limit:.3g}, which the model knows",
             f"a keypoint at {highest:.3g}",
             "Connect the model that it was fitted with, or fit again.",
+        )
+
+
+def check_start(fitted: FittedPosterior, given: FittedPosterior) -> None:
+    """Whether the gains of a given posterior may serve another one, which has none yet.
+
+    Raises InputError, where `start_from` raises ValueError too.
+    """
+    gains, shape, found = given.gains, fitted.observation.shape, given.observation.shape
+    if gains is None or not gains.levels:
+        raise InputError(
+            "start_from",
+            "a posterior that has gains",
+            f"one of `{given.preset.name}` without",
+            "Fit it with `balanced` or `thorough`, without a chosen fill and with strength 1.",
+        )
+    if shape != found or fitted.observation.y.shape[1:] != given.observation.y.shape[1:]:
+        raise InputError(
+            "start_from",
+            f"one of latents of {shape[2]} x {shape[1]} cells, as the picture",
+            f"one of {found[2]} x {found[1]}",
+            "Resize the picture, or fit it by itself.",
+        )
+    wanted = gain_levels(fitted)
+    if not wanted or not wanted <= set(gains.levels):
+        raise InputError(
+            "start_from",
+            f"one that was fitted for the noise levels of `{fitted.preset.name}`",
+            f"one of `{given.preset.name}`",
+            "Choose the preset and the strength that it was fitted with: `balanced` or `thorough`, and 1.",
+        )
+    if (share := shown_too(fitted.observation, given.observation)) < SHOWN_TOO:
+        raise InputError(
+            "start_from",
+            f"one whose mask shows at least {100 * SHOWN_TOO:.0f} % of what this mask shows",
+            f"one that shows {math.floor(100 * share)} %",
+            "Fit this picture by itself, or start from one whose hole is nearly in the same place.",
         )
 
 

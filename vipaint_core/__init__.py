@@ -16,18 +16,23 @@ from .problem.pixels import PixelObservation
 from .sampling.driver import DrawMethod, SampleResult, SampleState, draw_fills
 from .sampling.gain_bound import bound_calls, gain_bound
 from .sampling.posterior_sampling import (
+    SHOWN_TOO,
     GainState,
     chains_needed,
     descent_method,
     fit_gains,
     further_method,
+    gain_levels,
     posterior_method,
     sample,
+    shown_too,
+    start_from,
 )
 from .sampling.restoration import RestorationConfig, restoration_method, restore
 
 __all__ = [
     "PRESETS",
+    "SHOWN_TOO",
     "VARIANCE_EXPLODING",
     "CoarseGridDenoiser",
     "Coordinate",
@@ -60,6 +65,7 @@ __all__ = [
     "fit_gains",
     "further_method",
     "gain_bound",
+    "gain_levels",
     "given_cells",
     "initial_posterior",
     "load_posterior",
@@ -72,4 +78,6 @@ __all__ = [
     "restore",
     "sample",
     "save_posterior",
+    "shown_too",
+    "start_from",
 ]

@@ -63,3 +63,66 @@ def test_a_fit_tells_its_bound(pack, tiny, conditioning, picture):
     (posterior,) = out.result
     assert posterior.gains.chains == 3 and posterior.bound is not None
     assert f"at least {-posterior.bound.total:.0f} nats" in out.ui["text"][-1]
+
+
+@pytest.fixture
+def start(pack, tiny, conditioning, picture):
+    """`start(given, mask, ...)`: VIPaint Fit Posterior of a darker picture, from another posterior."""
+    image, own = picture
+
+    def run(given, mask=own, preset="balanced", picture=0.5 * image, **inputs):
+        with torch.inference_mode():
+            return pack.fit.VIPaintFit.execute(
+                tiny.model,
+                *conditioning,
+                0,
+                1.0,
+                preset,
+                image=picture,
+                mask=mask,
+                vae=tiny.vae,
+                start_from=given,
+                **inputs,
+            )
+
+    return run
+
+
+def test_a_fit_that_starts_from_another_takes_no_passes(pack, tiny, conditioning, paint, start):
+    """Neither do its first fills take gradients; they fit their own picture."""
+    _, given = paint(preset="balanced", fills=3)
+    out = start(given)
+    (posterior,) = out.result
+    assert posterior.evaluations.forward == posterior.evaluations.backward == 0
+    assert "starts from 18 gains a level of another picture" in out.ui["text"][-1] and "vipaint_cost" not in out.ui
+    more = pack.sampling.DrawMore(posterior, 0, 2)
+    assert not more.demand.gradient and (more.calls.chains, more.calls.sample) == (0, 24)
+    with torch.inference_mode():
+        node = pack.sample.VIPaintSample
+        out = node.execute(tiny.model, *conditioning, posterior, 0, 1.0, 2).result[0]["samples"]
+    assert out.shape[0] == 2 and out.isfinite().all()
+
+
+def test_a_black_mask_starts_from_nothing(start, paint, picture):
+    _, given = paint(preset="balanced", fills=3)
+    (posterior,) = start(given, torch.zeros_like(picture[1])).result
+    assert posterior.gains is None
+
+
+def test_what_cannot_be_started_from_is_said(pack, start, paint, picture):
+    image, mask = picture
+    _, given = paint(preset="balanced", fills=3)
+    _, bare = paint(preset="fast", fills=1)
+    elsewhere = mask.flip(-1) if not torch.equal(mask.flip(-1), mask) else mask.roll(mask.shape[-1] // 2, -1)
+    smaller = image[:, : image.shape[1] // 2], mask[:, : mask.shape[1] // 2]
+    cases = [
+        ("a posterior that has gains", lambda: start(bare)),
+        ("a VIPaint posterior", lambda: start("none")),
+        ("cells, as the picture", lambda: start(given, smaller[1], picture=smaller[0])),
+        ("for the noise levels of `fast`", lambda: start(given, preset="fast")),
+        ("for the noise levels of `balanced`", lambda: start(given, strength=0.5)),
+        ("shows at least 80 % of what this mask shows", lambda: start(given, elsewhere)),
+    ]
+    for words, run in cases:
+        with pytest.raises(ValueError, match="input `start_from`: expected .*" + words):
+            run()

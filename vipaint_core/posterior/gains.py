@@ -26,7 +26,8 @@ class Gains:
     levels: falling noise levels.
     directions: of each level, (B, K, c, h, w) of norm 1, see `linalg.Pairs`.
     products: of each level, (B, K, C, H, W).
-    fills: (M, B, C, H, W), the chains' latents, which are fills 0 to M - 1 of the fit's seed.
+    fills: (M, B, C, H, W), the chains' latents, which are fills 0 to M - 1 of the fit's seed; M = 0 where the gains are those
+        of other pictures.
 
     Raises ValueError for shapes that do not fit.
     """
@@ -39,7 +40,7 @@ class Gains:
     def __post_init__(self) -> None:
         if not len(self.levels) == len(self.directions) == len(self.products):
             raise ValueError(f"Gains: expected directions and products of {len(self.levels)} levels")
-        if self.fills.ndim != 5 or not len(self.fills):
+        if self.fills.ndim != 5:
             raise ValueError(f"Gains: expected fills of shape (M, B, C, H, W), found {tuple(self.fills.shape)}")
         images, shape = self.fills.shape[1], self.fills.shape[2:]
         for direction, product in zip(self.directions, self.products, strict=True):
@@ -59,11 +60,29 @@ class Gains:
         if s not in self.levels:
             return None
         index = self.levels.index(s)
-        images, rows = image.unique(return_inverse=True) if len(self.fills[0]) > 1 else (None, image)
+        images, rows = image.unique(return_inverse=True) if self.fills.shape[1] > 1 else (None, image)
         directions, products = self.directions[index], self.products[index]
         if images is not None:
             directions, products = directions[images], products[images]
         return Pairs(directions, products, rows)
+
+    def rows(self, index: torch.Tensor) -> Gains:
+        """The gains of the given images."""
+        directions, products = (tuple(part[index] for part in parts) for parts in (self.directions, self.products))
+        return Gains(self.levels, directions, products, self.fills[:, index])
+
+    def lent(self, weight: torch.Tensor) -> Gains:
+        """What all images have found, together, for each of other images of the same size, in as many directions as before.
+
+        weight: (N, 1, h, w), of the others' observations: what they do not show directions leave out.
+        """
+        pooled = []
+        for directions, products in zip(self.directions, self.products, strict=True):
+            shown = [directions.flatten(0, 1) * (own > 0).to(directions) for own in weight]
+            pairs = [_principal(one, products.flatten(0, 1), directions.shape[1]) for one in shown]
+            pooled.append(tuple(map(torch.stack, zip(*pairs, strict=True))))
+        fills = self.fills.new_zeros(0, len(weight), *self.fills.shape[2:])
+        return Gains(self.levels, tuple(pair[0] for pair in pooled), tuple(pair[1] for pair in pooled), fills)
 
     def joined(self, other: Gains) -> Gains:
         """With the chains of others, of the same levels, after these. Raises ValueError for other levels."""
@@ -139,3 +158,23 @@ def _reduced(found: Sequence[Tried], rank: int) -> tuple[torch.Tensor, torch.Ten
     tried = [(turn, *pair) for steps in found for turn, pair in enumerate(zip(*steps, strict=True))]
     first = sorted(tried, key=lambda entry: entry[0])[:rank]
     return torch.stack([entry[1] for entry in first], 1), torch.stack([entry[2] for entry in first], 1)
+
+
+def _principal(directions: torch.Tensor, products: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Combinations of norm 1 of directions (K, ...) along their principal axes, and the same ones of products (K, ...).
+
+    rank: how many there are, at most.
+    """
+    if len(directions) <= rank:
+        return directions, products
+    flat = directions.flatten(1).float()
+    values, axes = torch.linalg.eigh((flat @ flat.mT).double())
+    # The largest come last. Axes along which hardly anything lies would be rounding alone.
+    values, axes = values[-rank:, None], axes[:, -rank:].mT
+    smallest = 1e-4 * values[-1]
+    weights = torch.where(values > smallest, axes / values.clamp_min(smallest).sqrt(), 0.0).float()
+
+    def combined(parts: torch.Tensor) -> torch.Tensor:
+        return (weights @ parts.flatten(1).float()).unflatten(1, parts.shape[1:]).to(parts.dtype)
+
+    return combined(directions), combined(products)

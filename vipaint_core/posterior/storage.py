@@ -124,7 +124,9 @@ def _check_operator(observation: LatentObservation, mu: torch.Tensor) -> None:
 
 def _packed_gains(gains: Gains, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
     """Gains as JSON; their tensors are added under names that begin with `GAINS`."""
-    tensors[f"{GAINS}.fills"] = gains.fills
+    # Those of other pictures have no fills.
+    if gains.chains:
+        tensors[f"{GAINS}.fills"] = gains.fills
     for name in ("directions", "products"):
         for index, part in enumerate(getattr(gains, name)):
             tensors[f"{GAINS}.{name}.{index}"] = part
@@ -137,7 +139,8 @@ def _unpacked_gains(packed: dict[str, Any], tensors: Mapping[str, torch.Tensor])
     directions, products = (
         tuple(tensors[f"{GAINS}.{name}.{index}"] for index in range(len(levels))) for name in ("directions", "products")
     )
-    return Gains(levels, directions, products, tensors[f"{GAINS}.fills"])
+    none = tensors["mu"].new_zeros(0, *tensors["mu"].shape[1:])
+    return Gains(levels, directions, products, tensors.get(f"{GAINS}.fills", none))
 
 
 def _check_gains(gains: Gains, observation: LatentObservation, mu: torch.Tensor) -> None:

@@ -197,6 +197,47 @@ def fit_gains(
     return replace(fitted, gains=gains, evaluations=fitted.evaluations + drawn.evaluations)
 
 
+# Least share of an observation's cells that the one whose gains are lent must show too.
+SHOWN_TOO = 0.8
+
+
+def start_from(fitted: FittedPosterior, given: FittedPosterior) -> FittedPosterior:
+    """The posterior with the gains of another one in place of chains of its own: every fill is a further one.
+
+    fitted: without gains; of pictures like those of the other, which observation shows about the same cells.
+    given: with gains. Those of all its pictures together serve each picture.
+
+    Raises ValueError where the other has no gains, or has them for other levels, latents or cells.
+    """
+    gains, observation = given.gains, fitted.observation
+    if gains is None or not gains.levels:
+        raise ValueError("start_from: expected a posterior with gains")
+    if observation.shape != given.observation.shape or observation.y.shape[1:] != given.observation.y.shape[1:]:
+        raise ValueError(
+            f"start_from: expected gains of latents {observation.shape}, found those of {given.observation.shape}"
+        )
+    if not (wanted := gain_levels(fitted)) <= set(gains.levels):
+        raise ValueError(f"start_from: expected gains at the levels {sorted(wanted)}, found {sorted(gains.levels)}")
+    if (share := shown_too(observation, given.observation)) < SHOWN_TOO:
+        raise ValueError(f"start_from: expected {SHOWN_TOO:.0%} of the cells to be observed in both, found {share:.0%}")
+    preset = fitted.preset.with_changes(fit={"chains": 0})
+    return replace(fitted, preset=preset, gains=gains.lent(observation.weight))
+
+
+def gain_levels(fitted: FittedPosterior) -> set[float]:
+    """The noise levels at which further fills of a posterior ask for gains."""
+    steps = fitted.preset.at_size(fitted.observation.shape).further_descent(fitted.posterior.levels[0])
+    return {step.s for step in steps if REFINERS[step.refiner].solves}
+
+
+def shown_too(observation: LatentObservation, other: LatentObservation) -> float:
+    """The share of an observation's cells that all images of another show too: the least of images with a hole."""
+    shown = (other.weight > 0).all(0).to(observation.weight.device)
+    own = observation.weight > 0
+    share = (own & shown).sum((1, 2, 3)) / own.sum((1, 2, 3)).clamp_min(1)
+    return float(torch.where(observation.complete, 1.0, share).min())
+
+
 def further_method(fitted: FittedPosterior) -> DrawMethod[LatentObservation]:
     """Fills that are no chains of the posterior: by its gains, where its preset has them."""
     return posterior_method(fitted.preset, fitted.posterior, fitted.gains)

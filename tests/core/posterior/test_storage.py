@@ -32,6 +32,7 @@ from vipaint_core import (
     load_posterior,
     sample,
     save_posterior,
+    start_from,
 )
 from vipaint_core.posterior import storage
 from vipaint_core.problem.operators import Blur, Compose, Downsample, LinearOperator, Mask, gaussian_kernel
@@ -577,6 +578,15 @@ def test_gains_come_back_bit_for_bit(tmp_path: Path) -> None:
     assert (loaded.seed, loaded.bound) == (7, fitted.bound)
     # The chain that it lacks is drawn, and is that of the fit.
     assert torch.equal(sample(PRIOR, loaded, 7, 4).latents, sample(PRIOR, fitted, 7, 4).latents)
+
+
+def test_gains_of_other_pictures_come_back_without_fills(tmp_path: Path) -> None:
+    given, path = with_gains(), tmp_path / "lent.safetensors"
+    fitted = start_from(fit(PRIOR, half_observed(PRIOR, 3), PRESETS["balanced"], 8, family="gaussian"), given)
+    save_posterior(fitted, path)
+    loaded = load_posterior(path)
+    assert loaded.gains is not None and loaded.gains.fills.shape == (0, *fitted.observation.latents.shape)
+    assert torch.equal(sample(PRIOR, loaded, 8, 2).latents, sample(PRIOR, fitted, 8, 2).latents)
 
 
 def test_gains_draw_in_another_precision(tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ from vipaint_core import (
     fit_gains,
     gain_bound,
     sample,
+    shown_too,
+    start_from,
 )
 from vipaint_core.problem.observation import CutCells
 from vipaint_core.problem.operators import Blur, gaussian_kernel
@@ -242,3 +244,81 @@ def test_gains_keep_what_tells_most() -> None:
     errors = [error(rank) for rank in (1, 4, 12)]
     assert errors[0] > 2 * errors[1]
     assert errors[1] < 0.2 and errors[2] < 0.05
+
+
+# --- gains of other pictures ---
+
+
+@pytest.mark.parametrize("pictures", [1, 3])
+def test_draws_by_gains_of_other_pictures_follow_the_exact_posterior(pictures: int) -> None:
+    """A Gaussian's gain is the same for all pictures: what the chains of others have found is all that there is."""
+    (prior, observation), rows = noisily_seen(), 2048
+    other = observation.rows(torch.zeros(pictures, dtype=torch.long))
+    moved = other.y.flip(-2) - 2 - torch.arange(pictures)[:, None, None, None]
+    other = replace(other, y=torch.where(other.weight > 0, moved, 0.0))
+    given = fit_gains(prior, fit(prior, other, fine(40), 0))
+    fitted = start_from(fit(prior, observation, fine(40), 1), given)
+    assert fitted.gains is not None and fitted.gains.chains == 0
+    drawn = sample(prior, fitted, 1, rows, batch=rows)
+    assert drawn.evaluations == Evaluations(forward=40 * rows)
+    mean, covariance = prior.posterior(observation)
+    variance = covariance.diag()
+    assert ((drawn.latents.flatten(1).mean(0) - mean).abs() < 5 * (variance / rows).sqrt() + 0.01).all()
+    far = (prior.posterior(other)[0] - mean).abs()
+    assert (far > 10 * (variance / rows).sqrt()).any()
+
+
+def test_gains_of_several_pictures_serve_each_of_others() -> None:
+    """Pooled, in as many directions as one picture has, and without cells that are not shown any more."""
+    fitted = fit_gains(Curved(), fit(Curved(), seen(2), BALANCED, 5))
+    assert fitted.gains is not None
+    weight = seen(3).weight.clone()
+    weight[:, :, 0, 0] = 0
+    lent = fitted.gains.lent(weight)
+    for kind in ("directions", "products"):
+        for own, part in zip(getattr(fitted.gains, kind), getattr(lent, kind), strict=True):
+            assert part.shape == (3, *own.shape[1:]) and part.dtype == own.dtype and part.isfinite().all()
+    assert all(not part[..., 0, 0].any() and part[..., 1, 0].any() for part in lent.directions)
+
+
+def test_every_fill_by_gains_of_other_pictures_is_a_further_one() -> None:
+    """It takes no gradients, whatever the seed and the number, and what is observed decides its mode."""
+    given = fit_gains(Curved(), fit(Curved(), seen(2), BALANCED, 5))
+    started = start_from(fit(Curved(), seen(2), BALANCED, 5), given)
+    for seed in (5, 6):
+        assert chains_needed(started, seed, 2) == 0
+        found = sample(Curved(), started, seed, 2)
+        assert found.evaluations == Evaluations(4 * (16 + 8))
+        fills = found.latents.unflatten(0, (2, 2))
+        assert (fills[0].mean((1, 2, 3)) > 0.5).all() and (fills[1].mean((1, 2, 3)) < -0.5).all()
+    assert fit_gains(Curved(), started) is started
+
+
+def test_gains_can_be_lent_again() -> None:
+    given = fit_gains(Curved(), fit(Curved(), seen(2), BALANCED, 5))
+    bare = fit(Curved(), seen(1), BALANCED, 5)
+    again = start_from(bare, start_from(bare, given))
+    assert again.gains is not None and given.gains is not None
+    sizes = [{part.shape[1] for part in gains.directions} for gains in (again.gains, given.gains)]
+    assert sizes[0] == sizes[1]
+
+
+def test_what_cannot_be_lent_is_refused() -> None:
+    bare = fit(Curved(), seen(), BALANCED, 5)
+    given = fit_gains(Curved(), bare)
+    hidden = seen()
+    hidden.weight[..., 0] = 0
+    hidden.weight[..., 1] = 1
+    elsewhere = LatentObservation.masked(torch.zeros(1, 2, 3, 4).double(), hidden.weight, 0.1)
+    assert (shown_too(elsewhere, seen()), shown_too(seen(), seen(3))) == (0, 1)
+    cases = {
+        "with gains": (bare, bare),
+        "at the levels": (fit(Curved(), seen(), fine(7), 5), given),
+        "cells to be observed": (fit(Curved(), elsewhere, BALANCED, 5), given),
+    }
+    for words, (fitted, other) in cases.items():
+        with pytest.raises(ValueError, match=words):
+            start_from(fitted, other)
+    wide = LatentObservation.masked(torch.zeros(1, 2, 3, 5).double(), torch.ones(1, 1, 3, 5).double(), 0.1)
+    with pytest.raises(ValueError, match="gains of latents"):
+        start_from(fit(Curved(), wide, BALANCED, 5), given)
