@@ -11,6 +11,8 @@ DISTILLED = _MADE_HERE / "vipaint_toy_distilled.safetensors"
 UNET = _MADE_HERE / "vipaint_unet.safetensors"
 UNET_VAE = _MADE_HERE / "vipaint_unet_vae.safetensors"
 UNET_INPAINTING = _MADE_HERE / "vipaint_unet_inpainting.safetensors"
-# Made by `python -m toy_prior.train_scenes` and `python -m toy_prior.train_pixels`.
-SCENES = Path(__file__).parent / "vipaint_scenes.safetensors"
-PIXELS = Path(__file__).parent / "vipaint_pixels.safetensors"
+# Made by `python -m toy_prior.train_scenes` and `python -m toy_prior.train_pixels`; apart from the toy model, whose folder the
+# host's loaders list.
+_OF_BENCHMARKS = Path(__file__).parent.parent / "benchmarks" / "checkpoints"
+SCENES = _OF_BENCHMARKS / "vipaint_scenes.safetensors"
+PIXELS = _OF_BENCHMARKS / "vipaint_pixels.safetensors"

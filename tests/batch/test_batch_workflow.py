@@ -52,13 +52,19 @@ def load(tmp_path: Path, graph: Any, **options: Any) -> workflow.Workflow:
     return workflow.load(tmp_path / "w.json", **options)
 
 
-# Sampler Custom has neither `seed` nor `fills`.
-UNDERSTOOD = [file for file in sorted(WORKFLOWS.glob("*.json")) if file.stem != "custom_sampler"]
+# Sampler Custom has neither `seed` nor `fills`; more_like_this paints three times.
+NOT_UNDERSTOOD = {"custom_sampler", "more_like_this"}
+UNDERSTOOD = [file for file in sorted(WORKFLOWS.glob("*.json")) if file.stem not in NOT_UNDERSTOOD]
 
 
 def test_a_workflow_without_a_node_that_paints_is_refused() -> None:
     with pytest.raises(BatchError, match=r"expected one node that paints, with a seed and fills, found none"):
         workflow.load(WORKFLOWS / "custom_sampler.json")
+
+
+def test_of_several_nodes_that_paint_one_is_to_be_named() -> None:
+    with pytest.raises(BatchError, match=r"found inpaint, like, part\. Use --node painter=ID"):
+        workflow.load(WORKFLOWS / "more_like_this.json")
 
 
 @pytest.mark.parametrize("file", UNDERSTOOD, ids=lambda file: file.stem)
