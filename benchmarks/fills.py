@@ -21,7 +21,7 @@ from benchmarks.harness.keys import digest, preset_settings
 from benchmarks.harness.results import commit
 from benchmarks.harness.tables import Column, legend, markdown, sections
 from benchmarks.portraits.prior import HELD_OUT, SEED, checkpoint
-from benchmarks.portraits.scores import VALID
+from benchmarks.portraits.scores import JUDGED_COLUMNS, above_exact
 from benchmarks.sizes import SIDE, painted
 from toy_prior import pictures
 
@@ -114,15 +114,7 @@ def is_done(row: Score, options: Options) -> bool:
 
 COLUMNS: tuple[Column[Score], ...] = (
     Column("method", lambda s: s.method),
-    Column("valid", lambda s: 100 * s.valid, "{:.1f} %", VALID),
-    Column("both", lambda s: 100 * s.both, "{:.1f} %", "valid, and every attribute that is visible is right"),
-    Column(
-        "TV above exact",
-        lambda s: None if s.tv is None else s.tv - (s.floor or 0),
-        "{:+.3f}",
-        "total variation between the hidden attributes' frequencies over the fills of a picture and uniform ones, beyond "
-        "that of an exact sampler",
-    ),
+    *JUDGED_COLUMNS,
     Column("forward", lambda s: s.forward, "{:.0f}", "passes of a further fill"),
     Column("backward", lambda s: s.backward, "{:.0f}"),
     Column("chain", lambda s: s.chain, "{:.0f}", "passes of a chain, backward ones counted twice"),
@@ -147,7 +139,7 @@ def summary(scores: list[Score]) -> str:
     for method in dict.fromkeys(row.method for row in scores):
         own = {row.hole: row for row in scores if row.method == method}
         both = (f"{100 * own[hole].both:.0f} %" if hole in own else "-" for hole in holes)
-        beyond = [row.tv - (row.floor or 0) for row in own.values() if row.tv is not None]
+        beyond = [excess for row in own.values() if (excess := above_exact(row)) is not None]
         one = next(iter(own.values()))
         prices = (f"{one.of_run(count):.0f}" for count in COUNTS)
         rows.append((method, *both, f"{statistics.mean(beyond):+.3f}", f"{one.further:.0f}", *prices))

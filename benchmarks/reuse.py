@@ -22,7 +22,7 @@ from benchmarks.harness.keys import digest, preset_settings
 from benchmarks.harness.results import commit
 from benchmarks.harness.tables import Column, legend, markdown, sections
 from benchmarks.portraits.prior import SEED, checkpoint, held_out, prior
-from benchmarks.portraits.scores import VALID
+from benchmarks.portraits.scores import JUDGED_COLUMNS, above_exact
 from benchmarks.toy import judge
 from toy_prior import model as toy
 from toy_prior import pictures
@@ -210,15 +210,7 @@ def is_done(row: Score, options: Options) -> bool:
 
 COLUMNS: tuple[Column[Score], ...] = (
     Column("gains", lambda s: s.method),
-    Column("valid", lambda s: 100 * s.valid, "{:.1f} %", VALID),
-    Column("both", lambda s: 100 * s.both, "{:.1f} %", "valid, and every attribute that is visible is right"),
-    Column(
-        "TV above exact",
-        lambda s: None if s.tv is None else s.tv - (s.floor or 0),
-        "{:+.3f}",
-        "total variation between the hidden attributes' frequencies over the fills of a picture and uniform ones, beyond "
-        "that of an exact sampler",
-    ),
+    *JUDGED_COLUMNS,
     Column("first", lambda s: s.first, "{:.0f}", "passes of a picture's first fill, backward ones counted twice"),
     Column("further", lambda s: s.further, "{:.0f}", "passes of a further one"),
 )
@@ -242,7 +234,7 @@ def summary(scores: list[Score]) -> str:
     for method in dict.fromkeys(row.method for row in scores):
         own = {row.scene: row for row in scores if row.method == method}
         both = (f"{100 * own[name].both:.0f} %" if name in own else "-" for name in scenes)
-        beyond = [row.tv - (row.floor or 0) for row in own.values() if row.tv is not None]
+        beyond = [excess for row in own.values() if (excess := above_exact(row)) is not None]
         one = next(iter(own.values()))
         tv = f"{statistics.mean(beyond):+.3f}" if beyond else "-"
         rows.append((method, *both, tv, f"{one.first:.0f}", f"{one.further:.0f}"))

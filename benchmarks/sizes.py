@@ -26,7 +26,7 @@ from benchmarks.harness.results import commit
 from benchmarks.harness.tables import Column, legend, markdown, sections
 from benchmarks.portraits.enlarged import EnlargedPrior, block_means, enlarged_observation
 from benchmarks.portraits.prior import HELD_OUT, SEED, checkpoint, held_out, prior
-from benchmarks.portraits.scores import VALID
+from benchmarks.portraits.scores import JUDGED_COLUMNS, above_exact
 from benchmarks.toy import judge
 from toy_prior import model as toy
 from toy_prior import pictures
@@ -220,15 +220,7 @@ COLUMNS: tuple[Column[Score], ...] = (
     Column("method", lambda s: s.method),
     Column("hole", lambda s: s.hole),
     Column("cells", lambda s: f"{s.cells} x {s.cells}"),
-    Column("valid", lambda s: 100 * s.valid, "{:.1f} %", VALID),
-    Column("both", lambda s: 100 * s.both, "{:.1f} %", "valid, and every attribute that is visible is right"),
-    Column(
-        "TV above exact",
-        lambda s: None if s.tv is None else s.tv - (s.floor or 0),
-        "{:+.3f}",
-        "total variation between the hidden attributes' frequencies over the fills of a picture and uniform ones, beyond "
-        "that of an exact sampler",
-    ),
+    *JUDGED_COLUMNS,
     Column(
         "modes", lambda s: None if s.modes is None else 100 * s.modes, "{:.0f} %", "share of an exact sampler's modes"
     ),
@@ -262,7 +254,7 @@ def summary(scores: list[Score]) -> str:
         shown = []
         for cells in sizes:
             here = [row for row in own if row.cells == cells]
-            beyond = [row.tv - (row.floor or 0) for row in here if row.tv is not None]
+            beyond = [excess for row in here if (excess := above_exact(row)) is not None]
             both = statistics.mean(row.both for row in here) if here else 0
             shown.append(f"{100 * both:.0f} % / {statistics.mean(beyond):+.3f}" if beyond else "-")
         if own:

@@ -23,7 +23,7 @@ from benchmarks.harness.results import commit
 from benchmarks.harness.sheets import sheet
 from benchmarks.harness.tables import Column, legend, markdown, sections
 from benchmarks.portraits.methods import EXTERNAL, KSAMPLER, Task, methods
-from benchmarks.portraits.scores import BACKWARD, FORWARD
+from benchmarks.portraits.scores import BACKWARD, FORWARD, above_exact
 from benchmarks.worlds.registry import WORLDS
 from benchmarks.worlds.world import EXACT, NO_PROMPT, WORDINGS, Wording, World, energy_score
 from toy_prior import model as toy
@@ -219,7 +219,7 @@ COLUMNS: tuple[Column[Row], ...] = (
     Column("both", lambda r: 100 * r.both, "{:.0f} %", "valid and consistent"),
     Column(
         "TV above exact",
-        lambda r: None if r.tv is None or r.floor is None else r.tv - r.floor,
+        above_exact,
         "{:+.2f}",
         "total variation of hidden attributes from their exact posterior, beyond what an exact sampler has at this "
         "number of fills",
@@ -283,8 +283,8 @@ def summary(rows: list[Row]) -> str:
 
     What `balanced` has on the same holes stands beside it: holes are not equally hard.
     """
-    above_exact = ("TV above exact", "CRPS above exact", "energy above exact")
-    header = ("world", "method", "pictures", "holes", "both", "balanced there", "worst hole", *above_exact, "passes")
+    beyond = ("TV above exact", "CRPS above exact", "energy above exact")
+    header = ("world", "method", "pictures", "holes", "both", "balanced there", "worst hole", *beyond, "passes")
     lines: list[Sequence[str]] = []
     unprompted = [row for row in rows if row.prompt == str(NO_PROMPT)]
     shares = {name: own_samples(name) for name in dict.fromkeys(row.world for row in rows)}
@@ -298,7 +298,7 @@ def summary(rows: list[Row]) -> str:
             own = [row for row in group if row.method == method]
             there = [ours[row.hole].both for row in own if row.hole in ours]
             numbers = (
-                mean_of(own, lambda r: None if r.tv is None or r.floor is None else r.tv - r.floor),
+                mean_of(own, above_exact),
                 above(own, lambda r: r.crps, exact),
                 above(own, lambda r: 255 * r.energy, exact),
             )
