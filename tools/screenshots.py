@@ -25,7 +25,19 @@ from tools import templates
 from tools.browser import Browser
 from tools.comfy_server import ROOT, ComfyServer
 from tools.editor import Editor, blueprint_with_toy, node
-from tools.templates import Column, Node, Template, choose, composite, graph_form, inpaint, picture, shape_of, toy
+from tools.templates import (
+    Column,
+    Node,
+    Template,
+    choose,
+    composite,
+    graph_form,
+    inpaint,
+    picture,
+    sampler_custom,
+    shape_of,
+    toy,
+)
 
 EXAMPLES, HELP = ROOT / "web" / "examples", ROOT / "web" / "docs" / "images"
 ANIMATION = ROOT / "docs" / "more_like_this.webp"
@@ -95,17 +107,6 @@ def help_graphs() -> dict[str, Template]:
     chosen = choose(["composite", 0], "VIPaint", mask=["picture", 1], latent=["inpaint", 0])
     repeat = {"samples": ["encode", 0], "amount": 4}
     encode = {"pixels": ["picture", 0], "vae": ["checkpoint", 2], "mask": ["picture", 1], "grow_mask_by": 8}
-    custom = {
-        "model": ["checkpoint", 0],
-        "add_noise": True,
-        "noise_seed": 0,
-        "cfg": 1.0,
-        "positive": ["conditioning", 0],
-        "negative": ["conditioning", 0],
-        "sampler": ["sampler", 0],
-        "sigmas": ["levels", 0],
-        "latent_image": ["repeat", 0],
-    }
     sampling = small(
         ("picture", "checkpoint", "conditioning"),
         ("encode", "repeat", "levels", "sampler"),
@@ -116,7 +117,7 @@ def help_graphs() -> dict[str, Template]:
         repeat=Node("RepeatLatentBatch", "How many fills", repeat),
         levels=levels,
         sampler=Node("VIPaintSampler", "VIPaint Sampler", {"preset": "fast"}),
-        sample=Node("SamplerCustom", "SamplerCustom", custom),
+        sample=sampler_custom("SamplerCustom"),
         **decoded("sample"),
         **shown("decode"),
     )

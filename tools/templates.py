@@ -166,6 +166,22 @@ def inpaint(
     }
 
 
+def sampler_custom(title: str) -> Node:
+    """The host's sampler with VIPaint Sampler and VIPaint Sigmas, in latents of which one for each fill is there."""
+    inputs = {
+        "model": ["checkpoint", 0],
+        "add_noise": True,
+        "noise_seed": 0,
+        "cfg": 1.0,
+        "positive": ["conditioning", 0],
+        "negative": ["conditioning", 0],
+        "sampler": ["sampler", 0],
+        "sigmas": ["levels", 0],
+        "latent_image": ["repeat", 0],
+    }
+    return Node("SamplerCustom", title, inputs)
+
+
 def composite(**inputs: Any) -> dict[str, Node]:
     given = {"fills": ["decode", 0], "original": ["picture", 0], "mask": ["picture", 1]}
     widgets = {"feather": 0, "colour_match": 1.0}
@@ -485,21 +501,7 @@ TEMPLATES = (
                 },
             ),
             "sampler": Node("VIPaintSampler", "VIPaint Sampler", {"preset": "balanced"}),
-            "paint": Node(
-                "SamplerCustom",
-                "Sampler Custom",
-                {
-                    "model": ["checkpoint", 0],
-                    "add_noise": True,
-                    "noise_seed": 0,
-                    "cfg": 1.0,
-                    "positive": ["conditioning", 0],
-                    "negative": ["conditioning", 0],
-                    "sampler": ["sampler", 0],
-                    "sigmas": ["levels", 0],
-                    "latent_image": ["repeat", 0],
-                },
-            ),
+            "paint": sampler_custom("Sampler Custom"),
             "decode": Node("VAEDecode", "VAE Decode", {"samples": ["paint", 0], "vae": ["checkpoint", 2]}),
             **composite(),
             **choose(["composite", 0], "VIPaint_custom", mask=["picture", 1]),
