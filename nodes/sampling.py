@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import comfy.model_management
@@ -237,9 +238,7 @@ class Plan(NamedTuple):
 
 def draw_from(run: Run, fitted: FittedPosterior, fills: int, first: int = 0) -> Painted:
     """The chains that these fills need and a posterior lacks, then the fills; 0 fills: all chains alone."""
-    fitted = replace(fitted, observation=fitted.observation.to(run.device))
-    if fitted.gains is not None:
-        fitted = replace(fitted, gains=fitted.gains.to(run.device))
+    fitted = fitted.to(run.device)
     needed = chains_needed(fitted, run.seed, fills, first) if fills else None
     fitted = fit_gains(run.denoiser, fitted, needed, batch=run.batch, state=run.state.gains, callback=run.report)
     latents = None
@@ -297,7 +296,7 @@ class FitAndDraw:
     def _largest_level(self) -> float:
         return reachable_level(self.info.largest_level, self.observation.shape)
 
-    @property
+    @cached_property
     def _start(self) -> HierarchicalPosterior:
         return initial_posterior(self.observation, self.preset, self._largest_level, self.content)
 
@@ -306,7 +305,8 @@ class FitAndDraw:
         """The preset's fit with the keypoints that there are."""
         return replace(self.preset.fit, keypoints=self._start.levels)
 
-    @property
+    # Pooling a given posterior's gains takes work, and the plan is asked for several times.
+    @cached_property
     def _unfitted(self) -> FittedPosterior:
         return self._with_gains(FittedPosterior(self._start, self.observation, self.preset))
 
