@@ -9,7 +9,7 @@ from comfy.sd import VAE
 from einops import rearrange
 
 from ..vipaint_core import LatentObservation, measure_crosstalk, measure_cut_cells
-from ..vipaint_core.imaging.holes import covered, fill_from_elsewhere, fill_from_nearest, latent_hole, pad_to_cells
+from ..vipaint_core.imaging.holes import covered, fill_from_nearest, fill_with_noise, latent_hole, pad_to_cells
 from . import preflight, validation
 from .errors import InputError
 from .host.model_info import ModelInfo
@@ -58,7 +58,8 @@ def observe(info: ModelInfo, given: PictureInputs, with_crosstalk: bool = False)
         assert given.image is not None and given.mask is not None and given.vae is not None
         samples, hole, picture = _encoded(info, given.image, given.mask, given.vae)
         if with_crosstalk:
-            others = [encode(given.vae, other) for other in fill_from_elsewhere(picture, hole)]
+            cell = int(given.vae.spacial_compression_encode())
+            others = [encode(given.vae, other) for other in fill_with_noise(picture, hole, cell)]
     # Nodes run in inference mode, whose tensors autograd refuses: leave it and copy.
     with torch.inference_mode(False), torch.no_grad():
         weight = (1 - latent_hole(hole.detach().clone(), samples.shape[-2:])).cpu().clone()

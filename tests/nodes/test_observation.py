@@ -55,6 +55,31 @@ def test_visible_pixels_of_cut_cells_are_evidence(tiny, tiny_info, observe):
     assert observe(image, mask).operator.cut_kind is None
 
 
+@pytest.mark.parametrize("name", ["right", "strip", "cut"])
+def test_visible_cells_are_trusted_as_far_as_hidden_content_moves_them(pack, name):
+    """On a trained autoencoder: however little is visible, what is hidden moves latents as much as the observation says."""
+    from benchmarks.harness.host import sampling_inputs
+    from benchmarks.portraits.prior import held_out, prior
+    from toy_prior import CHECKPOINT, pictures
+
+    if not CHECKPOINT.is_file():
+        pytest.skip(f"no {CHECKPOINT.name}: train it with `python -m toy_prior.train`")
+    model, vae = prior()
+    info = sampling_inputs(model, pack.host.text_inputs.zero_conditioning(model), seed=0).info
+    images, hole = pictures.render(held_out(4)).movedim(1, -1), pictures.hole(name)
+    with torch.inference_mode():
+        given = pack.observation.PictureInputs(None, images, hole.float().expand(4, -1, -1), vae)
+        found = pack.observation.observe(info, given, with_crosstalk=True).with_crosstalk_as_noise()
+        residual = found.residual(info.to_model_scale(vae.encode(images)).cpu())
+    beside = (found.weight > 0) & (found.weight < 0.5)
+    if name == "cut":
+        # The combinations of channels of which visible pixels tell more than latents' own variance does.
+        beside = (found.operator.cut_kind > 0) & (found.operator.gram > found.sigma_y**2)
+    counted = beside.expand_as(residual)
+    squares = (residual.square() * found.weight / found.sigma_y**2)[counted]
+    assert 0.2 < float(squares.mean()) < 1.5
+
+
 def test_padding_is_hidden_where_the_border_is(observe):
     mask = torch.zeros(1, 37, 31)
     mask[:, 20:, 30] = 1

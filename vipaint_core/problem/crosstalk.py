@@ -14,8 +14,6 @@ RIDGE_STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)
 
 # Cut cells are told apart by which of four sides is hidden, and by how much of them in so many steps.
 CUT_SHARES = 2
-# Of the covariance in cut cells: what is in the hole differs from fillers more than these do from each other.
-CUT_INFLATION = 3.0
 
 
 class Crosstalk(NamedTuple):
@@ -93,7 +91,7 @@ def _cut_maps(
     alike = covariance(kind > 0, nothing)
     maps = latents.new_zeros(count, channels, channels)
     for number in kind[kind > 0].unique().tolist():
-        told = CUT_INFLATION * covariance(kind == number, alike) + 1e-4 * unit
+        told = covariance(kind == number, alike) + 1e-4 * unit
         precision, rows = torch.linalg.eigh(torch.linalg.inv(told) - torch.linalg.inv(nothing))
         maps[number - 1] = (precision.clamp_min(0).sqrt()[:, None] * rows.mT).to(maps)
     return maps

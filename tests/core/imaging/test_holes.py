@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 
 from vipaint_core.imaging.holes import (
     covered,
     distance_to_visible,
-    fill_from_elsewhere,
     fill_from_nearest,
+    fill_with_noise,
     latent_hole,
     pad_to_cells,
 )
@@ -43,9 +45,40 @@ def test_a_soft_border_is_encoded_as_it_is():
     assert torch.equal(filled[:, :, :7], picture[:, :, :7])
     torch.testing.assert_close(filled[:, :, 7], (picture[:, :, 6] + picture[:, :, 7]) / 2)
     assert torch.equal(filled[:, :, 9:], picture[:, :, 6:7].expand(-1, -1, 3, -1))
-    for other in fill_from_elsewhere(filled, hole):
+    for other in fill_with_noise(filled, hole, 1):
         assert torch.equal(other[:, :, :7], filled[:, :, :7])
         assert not (other == filled)[:, :, 9:].all()
+
+
+def test_fillers_vary_as_what_is_visible_whatever_else_is_in_the_batch():
+    cell, hole = 8, torch.zeros(2, 1, 128, 96)
+    hole[..., 16:] = 1
+    pictures = torch.rand(2, 128, 96, 3)
+    pictures[1] = torch.tensor([0.3, 0.5, 0.6])
+    others = torch.stack(fill_with_noise(pictures, hole, cell))
+    assert torch.equal(others[:, :, :, :16], pictures[:, :, :16].expand(len(others), -1, -1, -1, -1))
+    assert torch.equal(others[:, 1:], torch.stack(fill_with_noise(pictures[1:], hole[1:], cell)))
+    assert all(not torch.equal(one, two) for one, two in pairwise(others))
+    # Flat surroundings say little of what is hidden.
+    varied, flat = others[:, :, :, 16:].unbind(1)
+    assert float(varied.std()) == pytest.approx(float(pictures[0, :, :16].std()), rel=0.2)
+    assert float(flat.std((0, 1, 2)).mean()) == pytest.approx(0.15, rel=0.2)
+    torch.testing.assert_close(flat.mean((0, 1, 2)), pictures[1, 0, 0], atol=0.05, rtol=0)
+    # As in natural pictures, pixels beside each other are alike; what is cells apart is not.
+    deviation = flat - flat.mean((0, 1, 2))
+
+    def correlation(apart: int) -> float:
+        product = deviation[:, :, apart:] * deviation[:, :, : deviation.shape[2] - apart]
+        return float(product.mean() / deviation.square().mean())
+
+    assert correlation(1) > 0.8 and abs(correlation(6 * cell)) < 0.2
+
+
+def test_of_a_picture_without_visible_pixels_fillers_are_grey_in_the_mean():
+    hole = torch.ones(1, 1, 64, 64)
+    others = torch.stack(fill_with_noise(fill_from_nearest(torch.rand(1, 64, 64, 3), hole), hole, 8))
+    assert float(others.mean()) == pytest.approx(0.5, abs=0.03)
+    assert float(others.std()) == pytest.approx(0.15, rel=0.1)
 
 
 def test_a_half_hidden_pixel_is_kept_up_to_a_half():
