@@ -13,7 +13,7 @@ from .observation import CutCells
 RIDGE_STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)
 
 # Cut cells are told apart by which of four sides is hidden, and by how much of them in so many steps.
-CUT_SHARES = 2
+CUT_SHARES = 4
 
 
 class Crosstalk(NamedTuple):
