@@ -66,7 +66,7 @@ AUTOENCODERS: dict[str, Callable[[], Any]] = {
     "Flux, random": lambda: _random_kl(16, quantised=False),
 }
 DISC = "disc"
-HOLES = ("right", "centre", "cut", DISC)
+HOLES = ("right", "centre", "strip", "cut", DISC)
 
 
 @dataclass(frozen=True)
