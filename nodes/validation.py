@@ -309,7 +309,7 @@ def check_start(fitted: FittedPosterior, given: FittedPosterior) -> None:
             "start_from",
             "a posterior that has gains",
             f"one of `{given.preset.name}` without",
-            "Fit it with `balanced` or `thorough`, without a chosen fill and with strength 1.",
+            "Fit it with `balanced`, without a chosen fill and with strength 1.",
         )
     if shape != found or fitted.observation.y.shape[1:] != given.observation.y.shape[1:]:
         raise InputError(
