@@ -71,7 +71,7 @@ def fill_with_noise(filled: torch.Tensor, hole: torch.Tensor, cell: int) -> list
 
     How visible cells move with them shows what they owe to the filler: see `measure_crosstalk`. Parts of the picture
     itself would say too little of content that is unlike it: where a hole leaves a thin strip, what hidden content
-    moves latents by had 17 times the variance that eight of them showed.
+    moves latents by had more than ten times the variance that eight of them showed.
 
     cell: pixels of a latent cell. Amplitudes fall faster than those of natural images, 1 / f (Field 1987,
         doi 10.1364/JOSAA.4.002379), but only for details of less than `FILLER_CELLS` cells: encoders look no further, and
