@@ -98,7 +98,7 @@ def measure_hole(autoencoder: str, vae: Any, name: str, count: int) -> Iterator[
     hole = repeat(hole_of(name).float(), "h w -> n 1 h w", n=count)
     with torch.inference_mode():
         filled = PACK.observation.fill_from_nearest(originals, hole)
-        others = PACK.observation.fill_with_noise(filled, hole, vae.spacial_compression_encode())
+        others = PACK.observation.fill_with_noise(filled, hole, PACK.observation.cell_of(vae))
         true, own, *rest = (PACK.observation.encode(vae, batch).float() for batch in (originals, filled, *others))
         # Model scale is that of unit variance.
         mean, deviation = true.mean(), true.std()

@@ -8,7 +8,6 @@ fills takes follows from what chains and further fills take, which is counted.
 
 from __future__ import annotations
 
-import statistics
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from benchmarks.harness.keys import digest, preset_settings
 from benchmarks.harness.results import commit
 from benchmarks.harness.tables import Column, legend, markdown, sections
 from benchmarks.portraits.prior import HELD_OUT, SEED, checkpoint
-from benchmarks.portraits.scores import JUDGED_COLUMNS, above_exact
+from benchmarks.portraits.scores import JUDGED_COLUMNS, judged_cells
 from benchmarks.sizes import SIDE, painted
 from toy_prior import pictures
 
@@ -138,11 +137,9 @@ def summary(scores: list[Score]) -> str:
     rows = []
     for method in dict.fromkeys(row.method for row in scores):
         own = {row.hole: row for row in scores if row.method == method}
-        both = (f"{100 * own[hole].both:.0f} %" if hole in own else "-" for hole in holes)
-        beyond = [excess for row in own.values() if (excess := above_exact(row)) is not None]
         one = next(iter(own.values()))
         prices = (f"{one.of_run(count):.0f}" for count in COUNTS)
-        rows.append((method, *both, f"{statistics.mean(beyond):+.3f}", f"{one.further:.0f}", *prices))
+        rows.append((method, *judged_cells(own, holes), f"{one.further:.0f}", *prices))
     return markdown(header, rows)
 
 

@@ -8,10 +8,10 @@ while the hue of its wall turns a little. Every fill that is judged is a further
 
 from __future__ import annotations
 
-import statistics
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import torch
@@ -22,7 +22,7 @@ from benchmarks.harness.keys import digest, preset_settings
 from benchmarks.harness.results import commit
 from benchmarks.harness.tables import Column, legend, markdown, sections
 from benchmarks.portraits.prior import SEED, checkpoint, held_out, prior
-from benchmarks.portraits.scores import JUDGED_COLUMNS, above_exact
+from benchmarks.portraits.scores import JUDGED_COLUMNS, judged_cells, mean_of
 from benchmarks.toy import judge
 from toy_prior import model as toy
 from toy_prior import pictures
@@ -163,17 +163,13 @@ def score_scene(name: str, methods: list[str], count: int, fills: int) -> Iterat
             scores.append(judge(shown, truth[own], originals[own], holes[index], fills))
         passes = sum(found.evaluations.forward + 2 * found.evaluations.backward for found in drawn)
         further = passes / (count * fills)
-
-        def mean(part: str, scores: list[dict[str, Any]] = scores) -> Any:
-            values = [score[part] for score in scores if score[part] is not None]
-            return statistics.mean(values) if values else None
-
+        means: dict[str, Any] = {part: mean_of(scores, itemgetter(part)) for part in ("valid", "both", "tv", "floor")}
         yield Score(
             method,
             name,
             count,
             fills,
-            **{part: mean(part) for part in ("valid", "both", "tv", "floor")},
+            **means,
             first=per_chain if source.own else further,
             further=further,
             commit=commit(),
@@ -233,11 +229,8 @@ def summary(scores: list[Score]) -> str:
     rows = []
     for method in dict.fromkeys(row.method for row in scores):
         own = {row.scene: row for row in scores if row.method == method}
-        both = (f"{100 * own[name].both:.0f} %" if name in own else "-" for name in scenes)
-        beyond = [excess for row in own.values() if (excess := above_exact(row)) is not None]
         one = next(iter(own.values()))
-        tv = f"{statistics.mean(beyond):+.3f}" if beyond else "-"
-        rows.append((method, *both, tv, f"{one.first:.0f}", f"{one.further:.0f}"))
+        rows.append((method, *judged_cells(own, scenes), f"{one.first:.0f}", f"{one.further:.0f}"))
     return markdown(header, rows)
 
 

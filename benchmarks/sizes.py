@@ -26,7 +26,7 @@ from benchmarks.harness.results import commit
 from benchmarks.harness.tables import Column, legend, markdown, sections
 from benchmarks.portraits.enlarged import EnlargedPrior, block_means, enlarged_observation
 from benchmarks.portraits.prior import HELD_OUT, SEED, checkpoint, held_out, prior
-from benchmarks.portraits.scores import JUDGED_COLUMNS, above_exact
+from benchmarks.portraits.scores import JUDGED_COLUMNS, above_exact, mean_of
 from benchmarks.toy import judge
 from toy_prior import model as toy
 from toy_prior import pictures
@@ -254,9 +254,9 @@ def summary(scores: list[Score]) -> str:
         shown = []
         for cells in sizes:
             here = [row for row in own if row.cells == cells]
-            beyond = [excess for row in here if (excess := above_exact(row)) is not None]
+            excess = mean_of(here, above_exact)
             both = statistics.mean(row.both for row in here) if here else 0
-            shown.append(f"{100 * both:.0f} % / {statistics.mean(beyond):+.3f}" if beyond else "-")
+            shown.append("-" if excess is None else f"{100 * both:.0f} % / {excess:+.3f}")
         if own:
             passes = (f"{statistics.mean(getattr(row, kind) for row in own):.0f}" for kind in ("forward", "backward"))
             rows.append((family, method, *shown, *passes))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch.nn.functional import one_hot
@@ -18,6 +20,8 @@ SEAM = "mean step between neighbours across the hole's edge, fill pasted in, bey
 FORWARD, BACKWARD = "passes through the network per fill", "backward passes per fill, only to the latent"
 # A hue that is off by this much moves the wall's colours by the reader's own tolerance.
 HUE_TOLERANCE = pictures.BACKGROUND_TOLERANCE / (0.3 * 2 * math.pi / math.sqrt(2))
+
+R = TypeVar("R")
 
 
 class WithTv(Protocol):
@@ -33,6 +37,22 @@ class WithTv(Protocol):
 def above_exact(row: WithTv) -> float | None:
     """Total variation beyond that of an exact sampler, None where nothing is hidden."""
     return None if row.tv is None else row.tv - (row.floor or 0)
+
+
+def mean_of(rows: Iterable[R], value: Callable[[R], float | None]) -> float | None:
+    """Mean over the rows that have a value, None where none has."""
+    found = [one for one in map(value, rows) if one is not None]
+    return statistics.mean(found) if found else None
+
+
+def judged_cells(own: Mapping[str, Any], places: Sequence[str]) -> list[str]:
+    """Cells of a summary's row: the share of valid and consistent fills by place, and their mean TV above exact.
+
+    own: by place, rows with the fields of `JUDGED_COLUMNS`.
+    """
+    both = [f"{100 * own[place].both:.0f} %" if place in own else "-" for place in places]
+    excess = mean_of(own.values(), above_exact)
+    return [*both, "-" if excess is None else f"{excess:+.3f}"]
 
 
 # Of rows with these fields; shares are in [0, 1].

@@ -23,7 +23,7 @@ from benchmarks.harness.results import commit
 from benchmarks.harness.sheets import sheet
 from benchmarks.harness.tables import Column, legend, markdown, sections
 from benchmarks.portraits.methods import EXTERNAL, KSAMPLER, Task, methods
-from benchmarks.portraits.scores import BACKWARD, FORWARD, above_exact
+from benchmarks.portraits.scores import BACKWARD, FORWARD, above_exact, mean_of
 from benchmarks.worlds.registry import WORLDS
 from benchmarks.worlds.world import EXACT, NO_PROMPT, WORDINGS, Wording, World, energy_score
 from toy_prior import model as toy
@@ -260,12 +260,6 @@ def note(rows: Sequence[Row]) -> str:
         return f"{tuned} How many of its prior's own samples are valid was not measured."
     poor = " Rows compare methods on a prior that is far from trained." if share < SUFFICIENT else ""
     return f"{tuned} Of its prior's own samples {100 * share:.0f} % are valid.{poor}"
-
-
-def mean_of(rows: Sequence[Row], value: Callable[[Row], float | None]) -> float | None:
-    """None where no row has one."""
-    found = [one for one in map(value, rows) if one is not None]
-    return statistics.mean(found) if found else None
 
 
 def above(rows: Sequence[Row], value: Callable[[Row], float | None], exact: dict[str, Row]) -> float | None:
