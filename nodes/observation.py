@@ -58,8 +58,7 @@ def observe(info: ModelInfo, given: PictureInputs, with_crosstalk: bool = False)
         assert given.image is not None and given.mask is not None and given.vae is not None
         samples, hole, picture = _encoded(info, given.image, given.mask, given.vae)
         if with_crosstalk:
-            cell = int(given.vae.spacial_compression_encode())
-            others = [encode(given.vae, other) for other in fill_with_noise(picture, hole, cell)]
+            others = [encode(given.vae, other) for other in fill_with_noise(picture, hole, cell_of(given.vae))]
     # Nodes run in inference mode, whose tensors autograd refuses: leave it and copy.
     with torch.inference_mode(False), torch.no_grad():
         weight = (1 - latent_hole(hole.detach().clone(), samples.shape[-2:])).cpu().clone()
@@ -72,10 +71,15 @@ def observe(info: ModelInfo, given: PictureInputs, with_crosstalk: bool = False)
         return LatentObservation.masked(latents, weight, crosstalk=kernel, crosstalk_variance=variance, cut=cut)
 
 
+def cell_of(vae: VAE) -> int:
+    """Pixels of a latent cell, along a side."""
+    return int(vae.spacial_compression_encode())
+
+
 def _encoded(info: ModelInfo, image: torch.Tensor, mask: torch.Tensor, vae: VAE) -> Encoded:
     validation.check_vae(vae)
     picture, hole = validation.check_masked_pictures("mask", mask, validation.check_image("image", image))
-    hole = pad_to_cells(hole, int(vae.spacial_compression_encode()))
+    hole = pad_to_cells(hole, cell_of(vae))
     picture = fill_from_nearest(_padded(picture, vae), hole)
     samples = validation.check_latent(info, {"samples": encode(vae, picture)}, "vae")
     return Encoded(samples, hole, picture)
@@ -88,7 +92,7 @@ def in_model_scale(info: ModelInfo, samples: torch.Tensor) -> torch.Tensor:
 
 def _padded(pictures: torch.Tensor, vae: VAE) -> torch.Tensor:
     """Pictures (B, H, W, C) that fill the VAE's cells."""
-    padded = pad_to_cells(rearrange(pictures, "b h w c -> b c h w"), int(vae.spacial_compression_encode()))
+    padded = pad_to_cells(rearrange(pictures, "b h w c -> b c h w"), cell_of(vae))
     return rearrange(padded, "b c h w -> b h w c")
 
 

@@ -305,19 +305,19 @@ class FitAndDraw:
         """The preset's fit with the keypoints that there are."""
         return replace(self.preset.fit, keypoints=self._start.levels)
 
-    # Pooling a given posterior's gains takes work, and the plan is asked for several times.
+    @property
+    def _without_given(self) -> FittedPosterior:
+        return FittedPosterior(self._start, self.observation, self.preset)
+
+    # Pooling a given posterior's gains takes work: they are asked for by the plan, several times, and by the run.
     @cached_property
     def _unfitted(self) -> FittedPosterior:
-        return self._with_gains(FittedPosterior(self._start, self.observation, self.preset))
-
-    def _with_gains(self, fitted: FittedPosterior) -> FittedPosterior:
-        return fitted if self.given is None else start_from(fitted, self.given)
+        return self._without_given if self.given is None else start_from(self._without_given, self.given)
 
     def check(self) -> None:
         """Raises InputError where the given posterior does not serve."""
         if self.given is not None:
-            unfitted = FittedPosterior(self._start, self.observation, self.preset)
-            validation.check_start(unfitted, self.given)
+            validation.check_start(self._without_given, self.given)
 
     @property
     def _plan(self) -> Plan:
@@ -361,7 +361,9 @@ class FitAndDraw:
             state=run.state.fitting,
             callback=run.report,
         )
-        painted = draw_from(run, self._with_gains(fitted), self.fills)
+        if self.given is not None:
+            fitted = replace(fitted.without_gains(), gains=self._unfitted.gains)
+        painted = draw_from(run, fitted, self.fills)
         if self._evaluates_bound:
             # Of draws that are no fills of the seed.
             seed = (run.seed + 1) % 2**63

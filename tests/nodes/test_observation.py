@@ -71,12 +71,13 @@ def test_visible_cells_are_trusted_as_far_as_hidden_content_moves_them(pack, nam
         given = pack.observation.PictureInputs(None, images, hole.float().expand(4, -1, -1), vae)
         found = pack.observation.observe(info, given, with_crosstalk=True).with_crosstalk_as_noise()
         residual = found.residual(info.to_model_scale(vae.encode(images)).cpu())
-    beside = (found.weight > 0) & (found.weight < 0.5)
     if name == "cut":
         # The combinations of channels of which visible pixels tell more than latents' own variance does.
-        beside = (found.operator.cut_kind > 0) & (found.operator.gram > found.sigma_y**2)
-    counted = beside.expand_as(residual)
-    squares = (residual.square() * found.weight / found.sigma_y**2)[counted]
+        counted = (found.operator.cut_kind > 0) & (found.operator.gram > found.sigma_y**2)
+    else:
+        # Cells beside the hole.
+        counted = (found.weight > 0) & (found.weight < 0.5)
+    squares = (residual.square() * found.weight / found.sigma_y**2)[counted.expand_as(residual)]
     assert 0.2 < float(squares.mean()) < 1.5
 
 

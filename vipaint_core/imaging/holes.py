@@ -15,7 +15,7 @@ from scipy import ndimage
 FILLERS = 8
 # Details of these fillers are smaller than so many latent cells.
 FILLER_CELLS = 4
-# Of their pixels, of which all are in [0, 1].
+# Least standard deviation of their pixels, which are in [0, 1].
 LEAST_DEVIATION = 0.15
 
 
