@@ -95,29 +95,35 @@ def gmres_update(
     """
     target = scale * residual
     basis: list[torch.Tensor] = []
-    outputs: list[torch.Tensor] = []
     products: list[torch.Tensor] = []
-    direction, size = target, row_norm(target)
+    direction, lengths = _arnoldi(target, basis)
+    columns = []
     for _ in range(steps):
-        direction = orthonormalised(direction, basis, size)
-        product = covariance(operator.A_adjoint(scale * direction))
-        output = scale * (operator.A(product) + variance * scale * direction)
         basis.append(direction)
-        outputs.append(output)
-        products.append(product)
-        direction, size = output, row_norm(output)
-    spanned, shown = (torch.stack(parts, -1).flatten(1, 3).double() for parts in (basis, outputs))
-    idle = torch.diag_embed((spanned.square().sum(1) == 0).double())
-    wanted = target.flatten(1)[:, :, None].double()
-    weights = torch.linalg.solve(shown.mT @ shown + idle, shown.mT @ wanted)
+        products.append(covariance(operator.A_adjoint(scale * direction)))
+        output = scale * (operator.A(products[-1]) + variance * scale * direction)
+        direction, shares = _arnoldi(output, basis)
+        columns.append(F.pad(shares, (0, steps + 1 - shares.shape[1])))
+    # scale S scale on the basis, whose first vector is the target's direction.
+    hessenberg = torch.stack(columns, -1).double()
+    idle = torch.diag_embed((hessenberg.square().sum(1) == 0).double())
+    wanted = lengths.double() * hessenberg[:, 0]
+    weights, _ = torch.linalg.solve_ex(hessenberg.mT @ hessenberg + idle, wanted[:, :, None])
+    factor, _, _ = torch.linalg.lu_factor_ex(hessenberg[:, :steps] + idle)
+    log_determinant = factor.diagonal(dim1=1, dim2=2).abs().clamp_min(1e-12).log().sum(1)
+    likelihood = -0.5 * (log_determinant + lengths[:, 0].double() * weights[:, 0, 0])
 
     def combined(parts: list[torch.Tensor]) -> torch.Tensor:
-        return torch.einsum("nk,nchwk->nchw", weights[:, :, 0].to(target), torch.stack(parts, -1))
+        return torch.einsum("nk,knchw->nchw", weights[:, :, 0].to(target), torch.stack(parts))
 
-    projected = spanned.mT @ shown
-    pivots = torch.linalg.eigvalsh((projected + projected.mT) / 2 + idle)
-    likelihood = -0.5 * (pivots.clamp_min(1e-12).log().sum(1) + (wanted.mT @ spanned @ weights)[:, 0, 0])
     return Update(combined(products), likelihood.to(target), scale * combined(basis), basis, products)
+
+
+def _arnoldi(vector: torch.Tensor, basis: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """`orthonormalised`, and the shares (N, K + 1) of the basis and of the new direction in the vector."""
+    direction = orthonormalised(vector, basis, row_norm(vector))
+    shares = [(vector * known).flatten(1).sum(1) for known in (*basis, direction)]
+    return direction, torch.stack(shares, 1)
 
 
 # How little is believed of directions whose products are those of other states: the weight of |w|^2 beside the residual.
