@@ -1,57 +1,67 @@
-"""One fit, many fills: what a further fill costs and is worth, by the chains that the fit has drawn.
+"""One fit, many fills: chains of a posterior, each drawn alone, beside the further fills that are drawn by their gains.
 
-    python3 run.py benchmark fills [--pictures 5] [--fills 16] [--holes NAME ...] [--methods NAME ...] [--quick]
+    python3 run.py benchmark fills [--worlds NAME ...] [--holes NAME ...] [--methods NAME ...] [--pictures 16]
+                                   [--further 5] [--quick]
 
-Every fill that is judged is a further one, drawn from a posterior that another seed has fitted. What a run of 1 to 16
-fills takes follows from what chains and further fills take, which is counted.
+Both are fills of the same pictures, so that they are compared picture by picture. What a run of 1 to 16 fills takes follows
+from what chains and further fills take, which is counted.
 """
 
 from __future__ import annotations
 
+import math
+import statistics
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
+
+import torch
+from einops import rearrange, repeat
 
 from benchmarks.harness.benchmark import Axis, Benchmark, Count, IsNeeded, Options, Summary
-from benchmarks.harness.host import PACK
+from benchmarks.harness.host import PACK, sampling_inputs
 from benchmarks.harness.keys import digest, preset_settings
 from benchmarks.harness.results import commit
 from benchmarks.harness.tables import Column, legend, markdown, sections
-from benchmarks.portraits.prior import HELD_OUT, SEED, checkpoint
-from benchmarks.portraits.scores import JUDGED_COLUMNS, judged_cells
-from benchmarks.sizes import SIDE, painted
-from toy_prior import pictures
+from benchmarks.portraits.scores import mean_of
+from benchmarks.worlds.benchmark import HOLES, checkpoint
+from benchmarks.worlds.registry import WORLDS
+from benchmarks.worlds.world import Judgement, energy_score
+from toy_prior import model as toy
 
+SEED = 8 * 10**8
 core: Any = PACK.core
-BALANCED = core.PRESETS["balanced"]
-ALONE = "every fill alone"
+CHAINS = 3
 METHODS: dict[str, Any] = {
-    ALONE: BALANCED.with_changes(fit={"chains": 0}),
-    **{f"{chains} chain{'s' * (chains > 1)}": BALANCED.with_changes(fit={"chains": chains}) for chains in (1, 2, 3, 4)},
-    "3 chains, no corrections": BALANCED.with_changes(fit={"chains": 3}, sampler={"corrections": 0}),
-    "3 chains, 4 corrections": BALANCED.with_changes(fit={"chains": 3}, sampler={"corrections": 4}),
+    name: core.PRESETS[name].with_changes(fit={"chains": CHAINS}) for name in ("balanced", "thorough")
 }
 COUNTS = (1, 2, 4, 8, 16)
 
 
 @dataclass(frozen=True)
 class Score:
-    """Further fills of one hole; shares are in [0, 1], passes per fill. See `COLUMNS`.
+    """Chains and further fills of one hole; shares are in [0, 1], passes per fill. See `COLUMNS`.
 
-    chain: passes of a chain, forward and backward, where a backward one counts twice.
+    further: further fills of a picture.
+    *_lead: what further fills have above chains. *_error: its standard error over pictures.
     """
 
+    world: str
     method: str
     hole: str
     pictures: int
-    fills: int
-    valid: float
+    further: int
+    chains_both: float
     both: float
+    both_lead: float
+    both_error: float
+    chains_tv: float | None
     tv: float | None
-    floor: float | None
-    chains: int
+    chains_energy: float
+    energy: float
+    energy_lead: float
+    energy_error: float
     chain: float
     forward: float
     backward: float
@@ -59,88 +69,187 @@ class Score:
     key: str
 
     @property
-    def further(self) -> float:
+    def price(self) -> float:
+        """Passes of a further fill, backward ones counted twice."""
         return self.forward + 2 * self.backward
 
     def of_run(self, fills: int) -> float:
         """What each of so many fills takes, the fit included."""
-        chains = min(self.chains, fills)
-        return (chains * self.chain + (fills - chains) * self.further) / fills
+        chains = min(CHAINS, fills)
+        return (chains * self.chain + (fills - chains) * self.price) / fills
 
 
-def score(method: str, hole: str, count: int, fills: int) -> Score:
-    preset, spent = METHODS[method], []
+class Fills(NamedTuple):
+    """latents: (N * fills, C, H, W) in the host's scale, all fills of the first picture first."""
 
-    def work(denoiser: Any, observation: Any) -> Any:
+    latents: torch.Tensor
+    forward: float
+    backward: float
+
+
+def drawn(world: Any, hole: torch.Tensor, preset: Any, count: int, further: int) -> tuple[Fills, Fills]:
+    """Chains of the first held-out pictures, and further fills; passes are those of one fill."""
+    model, vae = world.load()
+    inputs = sampling_inputs(model, PACK.host.text_inputs.zero_conditioning(model), seed=SEED)
+    image = rearrange(world.render(world.truths(count)), "n c h w -> n h w c")
+    picture = PACK.observation.PictureInputs(None, image, repeat(hole.float(), "h w -> n h w", n=count), vae)
+
+    def work(denoiser: Any, device: torch.device) -> Any:
+        observation = PACK.observation.observe(inputs.info, picture, with_crosstalk=True).to(device)
         fitted = core.fit_gains(denoiser, core.fit(denoiser, observation, preset, SEED))
-        spent.append(fitted.evaluations)
-        return core.sample(denoiser, fitted, SEED + 1, fills)
+        return fitted, core.sample(denoiser, fitted, SEED, further, first=CHAINS)
 
-    found = painted(work, SIDE, hole, count, fills, with_crosstalk=True)
-    (fit,), further = spent, found.forward + 2 * found.backward
-    chain = (fit.forward + 2 * fit.backward) / (count * preset.chains) if preset.chains else further
-    names = ("valid", "both", "tv", "floor")
+    with torch.inference_mode():
+        fitted, rest = PACK.host.denoiser.open_denoiser(inputs, work, shape=(8, *world.latent_shape), gradient=True)
+        chains = rearrange(fitted.gains.fills, "fills n ... -> (n fills) ...")
+        found = ((chains, fitted.evaluations, CHAINS), (rest.latents, rest.evaluations, further))
+        first, second = (
+            Fills(
+                inputs.info.to_host_latent(latents.cpu()),
+                spent.forward / (count * fills),
+                spent.backward / (count * fills),
+            )
+            for latents, spent, fills in found
+        )
+    return first, second
+
+
+class Judged(NamedTuple):
+    """Fills of several pictures; by picture the share that is valid and consistent, and the energy score, (N,)."""
+
+    whole: Judgement
+    both: torch.Tensor
+    energy: torch.Tensor
+
+
+def judged(world: Any, hole: torch.Tensor, fills: Fills, count: int) -> Judged:
+    truths = world.truths(count)
+    with torch.inference_mode():
+        painted = toy.decode(world.load().vae, fills.latents)
+    by_picture = rearrange(painted, "(n fills) ... -> n fills ...", n=count)
+    each = by_picture.shape[1]
+    alone = [world.judge(rows, truths[row : row + 1], hole, each).both for row, rows in enumerate(by_picture)]
+    energy = energy_score(by_picture, world.render(truths), hole)
+    return Judged(world.judge(painted, truths, hole, each), torch.tensor(alone), energy)
+
+
+def excess(judgement: Judgement) -> float | None:
+    """Total variation above that of an exact sampler."""
+    return None if judgement.tv is None else judgement.tv - (judgement.floor or 0)
+
+
+def lead(further: torch.Tensor, chains: torch.Tensor) -> tuple[float, float]:
+    """Mean difference over pictures, (N,) each, and its standard error; that of one picture is not known."""
+    difference = (further - chains).double()
+    error = float(difference.std()) / math.sqrt(len(difference)) if len(difference) > 1 else math.nan
+    return float(difference.mean()), error
+
+
+def score(name: str, method: str, hole: str, count: int, further: int) -> Score:
+    world, mask = WORLDS[name], WORLDS[name].hole(hole)
+    fills = drawn(world, mask, METHODS[method], count, further)
+    one, other = (judged(world, mask, part, count) for part in fills)
+    both, energy = lead(other.both, one.both), lead(other.energy, one.energy)
     return Score(
+        name,
         method,
         hole,
         count,
-        fills,
-        **{name: found.scores[name] for name in names},
-        chains=preset.chains,
-        chain=chain,
-        forward=found.forward,
-        backward=found.backward,
+        further,
+        chains_both=one.whole.both,
+        both=other.whole.both,
+        both_lead=both[0],
+        both_error=both[1],
+        chains_tv=excess(one.whole),
+        tv=excess(other.whole),
+        chains_energy=float(one.energy.mean()),
+        energy=float(other.energy.mean()),
+        energy_lead=energy[0],
+        energy_error=energy[1],
+        chain=fills[0].forward + 2 * fills[0].backward,
+        forward=fills[1].forward,
+        backward=fills[1].backward,
         commit=commit(),
-        key=key(method, hole, count, fills),
+        key=key(name, method, hole, count, further),
     )
 
 
-def key(method: str, hole: str, count: int, fills: int) -> str:
+def key(name: str, method: str, hole: str, count: int, further: int) -> str:
     """A digest of what decides a row, but the code."""
     settings = preset_settings(METHODS[method])
-    return digest(checkpoint=checkpoint(), settings=settings, hole=hole, pictures=count, fills=fills, seed=SEED)
+    decided = {"world": name, "checkpoint": checkpoint(name), "settings": settings, "hole": hole, "seed": SEED}
+    return digest(**decided, pictures=count, further=further)
 
 
 def measure(options: Options, is_needed: IsNeeded) -> Iterator[Score]:
-    for hole, method in product(options.holes, options.methods):
-        if is_needed(hole, method):
-            yield score(method, hole, options.pictures, options.fills)
+    for name in options.worlds:
+        for method in options.methods:
+            for hole in options.holes or WORLDS[name].holes:
+                if hole in WORLDS[name].every_hole and is_needed(name, method, hole):
+                    print(f"{name}: {method} {hole}", file=sys.stderr, flush=True)
+                    yield score(name, method, hole, options.pictures, options.further)
 
 
 def is_done(row: Score, options: Options) -> bool:
-    return row.key == key(row.method, row.hole, options.pictures, options.fills)
+    return row.key == key(row.world, row.method, row.hole, options.pictures, options.further)
 
 
 COLUMNS: tuple[Column[Score], ...] = (
     Column("method", lambda s: s.method),
-    *JUDGED_COLUMNS,
+    Column("hole", lambda s: s.hole),
+    Column("pictures", lambda s: s.pictures),
+    Column("chains", lambda s: 100 * s.chains_both, "{:.1f} %", "fills that are valid and agree with what is visible"),
+    Column("further fills", lambda s: 100 * s.both, "{:.1f} %"),
+    Column("lead", lambda s: 100 * s.both_lead, "{:+.1f}", "further fills less chains, points, mean over pictures"),
+    Column("+-", lambda s: 100 * s.both_error, "{:.1f}", "standard error of the lead over pictures"),
+    Column("TV, chains", lambda s: s.chains_tv, "{:+.2f}", "total variation above that of an exact sampler"),
+    Column("TV, further", lambda s: s.tv, "{:+.2f}"),
+    Column("energy, chains", lambda s: 255 * s.chains_energy, "{:.2f}", "energy score, lower is better: see worlds.md"),
+    Column("energy, further", lambda s: 255 * s.energy, "{:.2f}"),
+    Column("lead", lambda s: 255 * s.energy_lead, "{:+.2f}"),
+    Column("+-", lambda s: 255 * s.energy_error, "{:.2f}"),
+    Column("chain", lambda s: s.chain, "{:.0f}", "passes of a chain, backward ones counted twice"),
     Column("forward", lambda s: s.forward, "{:.0f}", "passes of a further fill"),
     Column("backward", lambda s: s.backward, "{:.0f}"),
-    Column("chain", lambda s: s.chain, "{:.0f}", "passes of a chain, backward ones counted twice"),
 )
 EXPLANATION = f"""\
-`{ALONE}` solves for each fill by itself. Chains are the first fills, which do so too; further ones are drawn by what chains
-have found, with `corrections` products of their own.
+Chains are the first {CHAINS} fills of every picture, which its solver draws alone; further ones are drawn by what chains have
+found. `thorough` has chains here, whatever the preset has.
 
 {legend(COLUMNS)}
 """
 
 
 def tables(scores: list[Score]) -> str:
-    return sections(scores, lambda row: row.hole, COLUMNS)
+    return sections(scores, lambda row: row.world, COLUMNS)
 
 
 def summary(scores: list[Score]) -> str:
-    """A row per method: further fills by hole, and passes of each fill in runs of 1 to 16."""
-    holes = [hole for hole in pictures.MASKS if any(row.hole == hole for row in scores)]
-    header = ("further fills by", *holes, "TV above exact", "a further fill", *(f"of {count}" for count in COUNTS))
+    """A row per world and method: means over holes, and passes of each fill in runs of 1 to 16."""
+    header = ("world", "method", "holes", "chains", "further fills", "lead", "TV", "energy's lead", "a further fill")
     rows = []
-    for method in dict.fromkeys(row.method for row in scores):
-        own = {row.hole: row for row in scores if row.method == method}
-        one = next(iter(own.values()))
-        prices = (f"{one.of_run(count):.0f}" for count in COUNTS)
-        rows.append((method, *judged_cells(own, holes), f"{one.further:.0f}", *prices))
-    return markdown(header, rows)
+    for world, method in dict.fromkeys((row.world, row.method) for row in scores):
+        own = [row for row in scores if (row.world, row.method) == (world, method)]
+        count = len(own)
+        shares = (f"{100 * statistics.mean(part):.1f} %" for part in zip(*((s.chains_both, s.both) for s in own), strict=True))
+        errors = (math.hypot(*part) / count for part in zip(*((s.both_error, s.energy_error) for s in own), strict=True))
+        leads = (statistics.mean(part) for part in zip(*((s.both_lead, s.energy_lead) for s in own), strict=True))
+        points, energy = zip(leads, errors, strict=True)
+        tv = (mean_of(own, lambda s: s.chains_tv), mean_of(own, lambda s: s.tv))
+        rows.append(
+            (
+                world,
+                method,
+                str(count),
+                *shares,
+                f"{100 * points[0]:+.1f} +- {100 * points[1]:.1f}",
+                " / ".join("-" if value is None else f"{value:+.3f}" for value in tv),
+                f"{255 * energy[0]:+.2f} +- {255 * energy[1]:.2f}",
+                f"{own[0].price:.0f}",
+                *(f"{statistics.mean(row.of_run(fills) for row in own):.0f}" for fills in COUNTS),
+            )
+        )
+    return markdown((*header, *(f"of {fills}" for fills in COUNTS)), rows)
 
 
 BENCHMARK = Benchmark(
@@ -150,12 +259,16 @@ BENCHMARK = Benchmark(
     measure=measure,
     tables=tables,
     axes=(
-        Axis("hole", pictures.MASKS, "holes", quick=("centre",)),
-        Axis("method", list(METHODS), "methods", quick=(ALONE, "3 chains")),
+        Axis("world", list(WORLDS), "worlds", usual=("portraits", "scenes", "portraits-pixels"), quick=("portraits",)),
+        Axis("method", list(METHODS), "methods", quick=("balanced",)),
+        Axis("hole", HOLES, "holes", usual=(), quick=("centre",)),
     ),
-    counts=(Count("pictures", usual=5, quick=1, most=HELD_OUT), Count("fills", usual=16, quick=2)),
+    counts=(
+        Count("pictures", usual=16, quick=1, most=min(world.held_out for world in WORLDS.values())),
+        Count("further", usual=5, quick=2, least=2),
+    ),
     explanation=EXPLANATION,
-    facts=lambda options: f"{options.pictures} pictures, {options.fills} fills, seed {SEED}",
+    facts=lambda options: f"{options.pictures} pictures, {options.further} further fills, seed {SEED}",
     is_done=is_done,
     summary=Summary("fills", summary),
 )
