@@ -44,7 +44,7 @@ class Score:
     """Chains and further fills of one hole; shares are in [0, 1], passes per fill. See `COLUMNS`.
 
     further: further fills of a picture.
-    *_lead: what further fills have above chains. *_error: its standard error over pictures.
+    *_lead: what further fills have above chains. *_error: its standard error over pictures, None of one.
     """
 
     world: str
@@ -55,13 +55,13 @@ class Score:
     chains_both: float
     both: float
     both_lead: float
-    both_error: float
+    both_error: float | None
     chains_tv: float | None
     tv: float | None
     chains_energy: float
     energy: float
     energy_lead: float
-    energy_error: float
+    energy_error: float | None
     chain: float
     forward: float
     backward: float
@@ -138,11 +138,11 @@ def excess(judgement: Judgement) -> float | None:
     return None if judgement.tv is None else judgement.tv - (judgement.floor or 0)
 
 
-def lead(further: torch.Tensor, chains: torch.Tensor) -> tuple[float, float]:
-    """Mean difference over pictures, (N,) each, and its standard error; that of one picture is not known."""
+def lead(further: torch.Tensor, chains: torch.Tensor) -> tuple[float, float | None]:
+    """Mean difference over pictures, (N,) each, and its standard error, which one picture does not have."""
     difference = (further - chains).double()
-    error = float(difference.std()) / math.sqrt(len(difference)) if len(difference) > 1 else math.nan
-    return float(difference.mean()), error
+    several = len(difference) > 1
+    return float(difference.mean()), float(difference.std()) / math.sqrt(len(difference)) if several else None
 
 
 def score(name: str, method: str, hole: str, count: int, further: int) -> Score:
@@ -194,6 +194,10 @@ def is_done(row: Score, options: Options) -> bool:
     return row.key == key(row.world, row.method, row.hole, options.pictures, options.further)
 
 
+def scaled(value: float | None, factor: float) -> float | None:
+    return None if value is None else factor * value
+
+
 COLUMNS: tuple[Column[Score], ...] = (
     Column("method", lambda s: s.method),
     Column("hole", lambda s: s.hole),
@@ -201,13 +205,13 @@ COLUMNS: tuple[Column[Score], ...] = (
     Column("chains", lambda s: 100 * s.chains_both, "{:.1f} %", "fills that are valid and agree with what is visible"),
     Column("further fills", lambda s: 100 * s.both, "{:.1f} %"),
     Column("lead", lambda s: 100 * s.both_lead, "{:+.1f}", "further fills less chains, points, mean over pictures"),
-    Column("+-", lambda s: 100 * s.both_error, "{:.1f}", "standard error of the lead over pictures"),
+    Column("+-", lambda s: scaled(s.both_error, 100), "{:.1f}", "standard error of the lead over pictures"),
     Column("TV, chains", lambda s: s.chains_tv, "{:+.2f}", "total variation above that of an exact sampler"),
     Column("TV, further", lambda s: s.tv, "{:+.2f}"),
     Column("energy, chains", lambda s: 255 * s.chains_energy, "{:.2f}", "energy score, lower is better: see worlds.md"),
     Column("energy, further", lambda s: 255 * s.energy, "{:.2f}"),
     Column("lead", lambda s: 255 * s.energy_lead, "{:+.2f}"),
-    Column("+-", lambda s: 255 * s.energy_error, "{:.2f}"),
+    Column("+-", lambda s: scaled(s.energy_error, 255), "{:.2f}"),
     Column("chain", lambda s: s.chain, "{:.0f}", "passes of a chain, backward ones counted twice"),
     Column("forward", lambda s: s.forward, "{:.0f}", "passes of a further fill"),
     Column("backward", lambda s: s.backward, "{:.0f}"),
@@ -224,27 +228,33 @@ def tables(scores: list[Score]) -> str:
     return sections(scores, lambda row: row.world, COLUMNS)
 
 
+def with_error(values: list[float], errors: list[float | None], form: str) -> str:
+    """The mean of independent values, and its standard error where all have one."""
+    mean = form.format(statistics.mean(values))
+    known = [error for error in errors if error is not None]
+    return f"{mean} +- {form.format(math.hypot(*known) / len(values))[1:]}" if len(known) == len(values) else mean
+
+
 def summary(scores: list[Score]) -> str:
     """A row per world and method: means over holes, and passes of each fill in runs of 1 to 16."""
     header = ("world", "method", "holes", "chains", "further fills", "lead", "TV", "energy's lead", "a further fill")
     rows = []
     for world, method in dict.fromkeys((row.world, row.method) for row in scores):
         own = [row for row in scores if (row.world, row.method) == (world, method)]
-        count = len(own)
-        shares = (f"{100 * statistics.mean(part):.1f} %" for part in zip(*((s.chains_both, s.both) for s in own), strict=True))
-        errors = (math.hypot(*part) / count for part in zip(*((s.both_error, s.energy_error) for s in own), strict=True))
-        leads = (statistics.mean(part) for part in zip(*((s.both_lead, s.energy_lead) for s in own), strict=True))
-        points, energy = zip(leads, errors, strict=True)
         tv = (mean_of(own, lambda s: s.chains_tv), mean_of(own, lambda s: s.tv))
+        energy_errors = [scaled(row.energy_error, 255) for row in own]
         rows.append(
             (
                 world,
                 method,
-                str(count),
-                *shares,
-                f"{100 * points[0]:+.1f} +- {100 * points[1]:.1f}",
+                str(len(own)),
+                f"{100 * statistics.mean(row.chains_both for row in own):.1f} %",
+                f"{100 * statistics.mean(row.both for row in own):.1f} %",
+                with_error(
+                    [100 * row.both_lead for row in own], [scaled(row.both_error, 100) for row in own], "{:+.1f}"
+                ),
                 " / ".join("-" if value is None else f"{value:+.3f}" for value in tv),
-                f"{255 * energy[0]:+.2f} +- {255 * energy[1]:.2f}",
+                with_error([255 * row.energy_lead for row in own], energy_errors, "{:+.2f}"),
                 f"{own[0].price:.0f}",
                 *(f"{statistics.mean(row.of_run(fills) for row in own):.0f}" for fills in COUNTS),
             )

@@ -6,6 +6,7 @@ import csv
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks import fills
 from benchmarks.harness import parts
@@ -16,23 +17,47 @@ def test_quick_run_writes_tables(comfyui: Path, tmp_path: Path, monkeypatch: pyt
     if not CHECKPOINT.is_file():
         pytest.skip(f"no {CHECKPOINT.name}: train it with `python -m toy_prior.train`")
     monkeypatch.setattr(parts, "CACHE", tmp_path / "parts")
-    choice = ["--methods", "1 chain", "--fills", "1", "--quick", "--out", str(tmp_path)]
+    choice = ["--methods", "balanced", "--further", "2", "--quick", "--out", str(tmp_path)]
     assert fills.BENCHMARK.main("", choice) == 0
     with open(tmp_path / "fills.csv", encoding="utf-8", newline="") as file:
         (row,) = csv.DictReader(file)
-    assert (row["method"], row["hole"]) == ("1 chain", "centre")
+    assert (row["world"], row["method"], row["hole"]) == ("portraits", "balanced", "centre")
     # A further fill is not differentiated; a chain has 16 forward and 42 backward passes.
     assert (float(row["forward"]), float(row["backward"]), float(row["chain"])) == (24, 0, 100)
-    assert "| 1 chain " in (tmp_path / "fills.md").read_text("utf-8")
+    # Of one picture there is no standard error.
+    assert row["both_error"] == ""
+    assert "| balanced " in (tmp_path / "fills.md").read_text("utf-8")
+
+
+def row(hole: str, both: float, error: float | None) -> fills.Score:
+    chains = {"chains_both": 0.5, "chains_tv": None, "chains_energy": 0.1, "chain": 100.0}
+    leads = {"both_lead": both - 0.5, "both_error": error, "energy_lead": -0.01, "energy_error": error}
+    spent = {"forward": 20.0, "backward": 2.0, "commit": "", "key": ""}
+    return fills.Score("portraits", "balanced", hole, 1, 2, **chains, **leads, **spent, both=both, tv=None, energy=0.09)
 
 
 def test_the_price_of_a_run() -> None:
-    row = fills.Score("", "", 1, 1, 1.0, 1.0, None, None, 3, 100.0, 20.0, 2.0, "", "")
-    assert row.further == 24
-    assert [row.of_run(count) for count in (1, 2, 4, 8)] == [100, 100, 81, 52.5]
+    one = row("centre", 1.0, None)
+    assert one.price == 24
+    assert [one.of_run(count) for count in (1, 2, 4, 8)] == [100, 100, 81, 52.5]
+
+
+def test_the_lead_is_that_of_pictures() -> None:
+    chains, further = torch.tensor([0.2, 0.4, 0.9]), torch.tensor([0.3, 0.5, 1.0])
+    mean, error = fills.lead(further, chains)
+    assert mean == pytest.approx(0.1)
+    assert error == pytest.approx(0, abs=1e-6)
+    assert fills.lead(further[:1], chains[:1])[1] is None
+
+
+def test_the_summary_has_means_over_holes() -> None:
+    table = fills.summary([row("centre", 0.7, 0.03), row("right", 0.9, 0.04)])
+    # Errors of means of two holes: half of sqrt(.03^2 + .04^2).
+    assert "50.0 %" in table and "80.0 %" in table and "+30.0 +- 2.5" in table
 
 
 def test_keys_tell_runs_apart() -> None:
-    places = [("1 chain", "top", 5, 16), ("2 chains", "top", 5, 16), ("1 chain", "cut", 5, 16)]
-    places += [("1 chain", "top", 4, 16), ("1 chain", "top", 5, 8), ("3 chains, no corrections", "top", 5, 16)]
+    places = [("portraits", "balanced", "top", 5, 16), ("scenes", "balanced", "top", 5, 16)]
+    places += [("portraits", "thorough", "top", 5, 16), ("portraits", "balanced", "cut", 5, 16)]
+    places += [("portraits", "balanced", "top", 4, 16), ("portraits", "balanced", "top", 5, 8)]
     assert len({fills.key(*place) for place in places}) == len(places)
