@@ -126,7 +126,8 @@ def _arnoldi(vector: torch.Tensor, basis: Sequence[torch.Tensor]) -> tuple[torch
     return direction, torch.stack(shares, 1)
 
 
-# How little is believed of directions whose products are those of other states: the weight of |w|^2 beside the residual.
+# How little is believed of directions whose products are those of other states: what of their outputs' squares is added to
+# the residual's.
 RIDGE = 1e-3
 
 
@@ -141,7 +142,7 @@ def recycled_update(
 ) -> Update:
     """`gmres_update` that begins with directions whose products are known, if only from states nearby.
 
-    Minimises |scale r - sum_k w_k o_k|^2 + RIDGE sum_known w_k^2 with o = scale (A C A^T + R) scale d. The known
+    Minimises |scale r - sum_k w_k o_k|^2 + RIDGE sum_known |w_k o_k|^2 with o = scale (A C A^T + R) scale d. The known
     directions answer without any product. Each of `steps` products is taken of the direction that they hold for what
     is left to explain (flexible GMRES, Saad 1993: they are its preconditioner), so that a wrong length or mixture of them
     is put right.
@@ -153,7 +154,9 @@ def recycled_update(
     found = _Columns.shared(known, variance, scale, operator)
     if known.own_directions:
         found = found.beside(_Columns.own(known.own_directions, known.own_products, variance, scale, operator))
-    ridge = RIDGE * torch.eye(found.gram.shape[1], device=target.device, dtype=torch.float64)
+    squares = found.gram.diagonal(dim1=1, dim2=2)
+    # Pictures without gains, and where nothing was left to explain, have directions of zero.
+    ridge = torch.diag_embed(RIDGE * squares + (squares == 0))
     factor, _ = torch.linalg.cholesky_ex(found.gram + ridge)
     directions: list[torch.Tensor] = []
     products: list[torch.Tensor] = []
@@ -173,7 +176,8 @@ def recycled_update(
         weights, columns = torch.cholesky_solve(found.shown(wanted), factor).to(target), found
     else:
         columns = tried.beside(found)
-        doubts = F.pad(idle, (0, len(ridge), 0, len(ridge))) + F.pad(ridge, (steps, 0, steps, 0))
+        count = ridge.shape[1]
+        doubts = F.pad(idle, (0, count, 0, count)) + F.pad(ridge, (steps, 0, steps, 0))
         weights = torch.linalg.solve_ex(columns.gram + doubts, columns.shown(wanted))[0].to(target)
     shift = columns.products(weights).reshape(len(target), *known.products.shape[2:])
     solution = columns.directions(weights).reshape(target.shape)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from typing import Any
 
 from .diffusion.coarse_grids import size_factor
@@ -128,8 +128,8 @@ class SamplerConfig:
     final_eta: that of the steps below.
     guidance_scale: strength of `pigdm` and `dps`.
     solver_steps: products with the Jacobian per level of `moment_matching`, shared among its resamplings.
-    corrections: products with their own Jacobian that further fills take, see `FitConfig.chains`: one in each of their first
-        so many steps, each by one more forward pass.
+    corrections: products with their own Jacobian that further fills take, see `FitConfig.chains`, at most: one in their
+        last step at every guided level, from the highest on, each by one more forward pass.
     warm_start: its solver starts from what the step before has found.
     second_order_below: from this level on, steps are of second order, see `refiners.common.extrapolated`.
     smc: the fills of a picture are particles, weighed and resampled where guided, see `smc.twisted_smc`.
@@ -142,7 +142,7 @@ class SamplerConfig:
     final_eta: float = 1.0
     guidance_scale: float = 1.0
     solver_steps: int = 3
-    corrections: int = 8
+    corrections: int = 12
     warm_start: bool = True
     second_order_below: float = 0.0
     smc: bool = False
@@ -232,11 +232,15 @@ class Preset:
         return self.steps_through(karras_levels(s, schedule.steps, schedule.s_min, schedule.rho))
 
     def further_descent(self, s: float) -> list[LevelStep]:
-        """The steps of fills that are drawn by gains: those of `descent`, with few products of their own."""
+        """The steps of fills that are drawn by gains: those of `descent`, with few products of their own.
+
+        What others have found holds least where alternatives part: what a fill has asked itself last, at the level where
+        it is, is what it goes down from.
+        """
         steps, left = [], self.sampler.corrections
-        for step in self.descent(s):
+        for step, following in zip_longest(whole := self.descent(s), whole[1:]):
             solves = REFINERS[step.refiner].solves
-            corrected = solves and left > 0
+            corrected = solves and left > 0 and not (following and following.renew)
             left -= corrected
             steps.append(replace(step, solver_steps=int(corrected), differences=True) if solves else step)
         return steps

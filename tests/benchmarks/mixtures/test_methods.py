@@ -52,3 +52,15 @@ def test_resamplings_undo_what_higher_levels_got_wrong() -> None:
         return sum(evaluate(method, cell, index, 500).distance for index in range(4))
 
     assert distance(thorough) < 0.7 * distance(thorough.with_changes(schedule={"resamplings": 1}))
+
+
+def test_gains_of_other_modes_do_not_mislead() -> None:
+    """Three chains are in three of many modes that lie apart; a further fill asks its own Jacobian where it goes down."""
+    balanced = PRESETS["balanced"]
+
+    def distance(preset: Preset, cell: Cell) -> float:
+        method = preset_method(preset)
+        return sum(evaluate(method, cell, index, 300).distance for index in range(3))
+
+    for cell in (Cell("apart", 8, 1), Cell("apart", 80, 2)):
+        assert distance(balanced, cell) < 1.4 * distance(balanced.with_changes(fit={"chains": 0}), cell)

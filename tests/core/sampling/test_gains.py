@@ -162,8 +162,8 @@ def test_chains_are_drawn_where_a_fill_needs_them() -> None:
     assert whole.evaluations == Evaluations(3 * 16, 3 * 42)
     assert fit_gains(Curved(), whole) is whole
     assert sample(Curved(), whole, 5, 3).evaluations == Evaluations()
-    # A further fill is never differentiated: its eight products are forward passes.
-    assert sample(Curved(), whole, 6, 4).evaluations == Evaluations(4 * (16 + 8))
+    # A further fill is never differentiated: its seven products are forward passes.
+    assert sample(Curved(), whole, 6, 4).evaluations == Evaluations(4 * (16 + 7))
 
 
 def test_unfinished_chains_go_on() -> None:
@@ -291,7 +291,7 @@ def test_every_fill_by_gains_of_other_pictures_is_a_further_one() -> None:
     for seed in (5, 6):
         assert chains_needed(started, seed, 2) == 0
         found = sample(Curved(), started, seed, 2)
-        assert found.evaluations == Evaluations(4 * (16 + 8))
+        assert found.evaluations == Evaluations(4 * (16 + 7))
         fills = found.latents.unflatten(0, (2, 2))
         assert (fills[0].mean((1, 2, 3)) > 0.5).all() and (fills[1].mean((1, 2, 3)) < -0.5).all()
     assert fit_gains(Curved(), started) is started
