@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise, zip_longest
+from itertools import pairwise
 from typing import Any
 
 from .diffusion.coarse_grids import size_factor
@@ -128,8 +128,8 @@ class SamplerConfig:
     final_eta: that of the steps below.
     guidance_scale: strength of `pigdm` and `dps`.
     solver_steps: products with the Jacobian per level of `moment_matching`, shared among its resamplings.
-    corrections: products with their own Jacobian that further fills take, see `FitConfig.chains`, at most: one in their
-        last step at every guided level, from the highest on, each by one more forward pass.
+    corrections: in so many steps at every guided level, the last ones, further fills take a product with their own
+        Jacobian, see `FitConfig.chains`, each by one more forward pass.
     warm_start: its solver starts from what the step before has found.
     second_order_below: from this level on, steps are of second order, see `refiners.common.extrapolated`.
     smc: the fills of a picture are particles, weighed and resampled where guided, see `smc.twisted_smc`.
@@ -142,7 +142,7 @@ class SamplerConfig:
     final_eta: float = 1.0
     guidance_scale: float = 1.0
     solver_steps: int = 3
-    corrections: int = 12
+    corrections: int = 1
     warm_start: bool = True
     second_order_below: float = 0.0
     smc: bool = False
@@ -237,13 +237,14 @@ class Preset:
         What others have found holds least where alternatives part: what a fill has asked itself last, at the level where
         it is, is what it goes down from.
         """
-        steps, left = [], self.sampler.corrections
-        for step, following in zip_longest(whole := self.descent(s), whole[1:]):
-            solves = REFINERS[step.refiner].solves
-            corrected = solves and left > 0 and not (following and following.renew)
-            left -= corrected
-            steps.append(replace(step, solver_steps=int(corrected), differences=True) if solves else step)
-        return steps
+        steps, visits = list[LevelStep](), 0
+        for step in reversed(self.descent(s)):
+            if REFINERS[step.refiner].solves:
+                corrected = visits < self.sampler.corrections
+                visits = visits + 1 if step.renew else 0
+                step = replace(step, solver_steps=int(corrected), differences=True)
+            steps.append(step)
+        return steps[::-1]
 
     def levels(self, keypoints: Sequence[float]) -> list[float]:
         """All noise levels of a fill, from the highest of its keypoints s_1 < ... < s_K to 0."""
@@ -304,10 +305,9 @@ PRESETS = {
             "thorough",
             "As balanced, with the levels in the middle sampled six times: errs less where alternatives are far apart and "
             "on the hardest holes, two and a half times slower.",
-            # Every fill by its own solver: on rendered scenes fills by the gains of three chains err more often.
-            fit={"chains": 0},
             schedule={"steps": 12, "guided_above": 0.2, "resamplings": 6},
-            sampler={"solver_steps": 12},
+            # Resamplings that ask others alone undo nothing.
+            sampler={"solver_steps": 12, "corrections": 6},
         ),
         Preset(
             "fast",

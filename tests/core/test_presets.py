@@ -31,17 +31,18 @@ def test_steps_below_the_guided_levels_have_their_own_noise() -> None:
     ]
 
 
-def test_further_fills_ask_once_at_every_guided_level() -> None:
-    """In the last step there, from the highest level on, for as many products as there may be."""
+def test_further_fills_ask_in_the_last_steps_at_every_guided_level() -> None:
     preset = PRESETS["balanced"].with_changes(
-        schedule={"steps": 4, "s_min": 1.0, "rho": 1.0, "guided_above": 1.0, "resample_below": 3.0, "resamplings": 2}
+        schedule={"steps": 4, "s_min": 1.0, "rho": 1.0, "guided_above": 1.0, "resample_below": 3.0, "resamplings": 3}
     )
     steps = preset.further_descent(4.0)
-    assert [(step.s, step.solver_steps) for step in steps[:-1]] == [(4, 1), (3, 0), (3, 1), (2, 0), (2, 1)]
+    asked = [(step.s, step.solver_steps) for step in steps[:-1]]
+    assert asked == [(4, 1), (3, 0), (3, 0), (3, 1), (2, 0), (2, 0), (2, 1)]
     assert all(step.differences for step in steps[:-1])
     assert steps[-1] == preset.descent(4.0)[-1]
-    two = preset.with_changes(sampler={"corrections": 2}).further_descent(4.0)
-    assert [step.solver_steps for step in two[:-1]] == [1, 0, 1, 0, 0]
+    for corrections, expected in ((0, [0] * 7), (2, [1, 0, 1, 1, 0, 1, 1]), (3, [1] * 7)):
+        changed = preset.with_changes(sampler={"corrections": corrections}).further_descent(4.0)
+        assert [step.solver_steps for step in changed[:-1]] == expected
 
 
 def test_particles_take_every_level_once() -> None:

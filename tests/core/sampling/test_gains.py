@@ -226,7 +226,7 @@ def test_every_operator_has_gains() -> None:
     observation = LatentObservation(y, torch.ones(1, 1, 3, 4).double(), operator, (1, 3, 4), sigma_y=0.2)
     # A product in every guided step: gains of so low a rank, in four steps without any, are off by a third of the
     # posterior's deviation.
-    preset = BALANCED.with_changes(sampler={"corrections": 12})
+    preset = BALANCED.with_changes(sampler={"corrections": 2})
     fills = sample(prior, fit(prior, observation, preset, 0), 1, 512, batch=512).latents.flatten(1)
     mean, covariance = prior.posterior(observation)
     assert ((fills.mean(0) - mean).abs() < 5 * (covariance.diag() / 512).sqrt() + 0.03).all()
