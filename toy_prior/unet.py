@@ -69,7 +69,7 @@ NETWORK: dict[str, Any] = {
     "adm_in_channels": None,
 }
 LATENT_FORMAT = LatentFormat(scale=0.18215, shift=0.0)  # SD1.5's
-UNNAMED_EACH, UNNAMED_TOGETHER = 0.4, 0.15
+UNNAMED_EACH, UNNAMED_TOGETHER = 0.4, 0.5
 # Uniform steps of the schedule to this power: more of those where portraits part.
 TIMES = 0.7
 PREFIX = "model.diffusion_model."
