@@ -4,7 +4,7 @@
 
 Three stages, each resumable: a TAESD-layout autoencoder of four channels, latents of seeded pictures, and a UNet that
 predicts noise under SD1.5's own schedule, which ends at noise 14.6 times the picture. Prompts name attributes by tokens
-of a learnt table (prompts.py). About three minutes on a large GPU, days on a CPU.
+of a learnt table (prompts.py). Minutes on a large GPU, many hours on a CPU.
 
 --inpainting trains the nine-channel form instead, from scratch: beside the noisy latents it gets the hole and the latents
 of the picture without it. Everything else, and what it costs, is the same but for one more encoding of every picture.
