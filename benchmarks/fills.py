@@ -24,7 +24,7 @@ from benchmarks.harness.host import PACK, sampling_inputs
 from benchmarks.harness.keys import digest, preset_settings
 from benchmarks.harness.results import commit
 from benchmarks.harness.tables import Column, legend, markdown, sections
-from benchmarks.portraits.scores import mean_of
+from benchmarks.portraits.scores import above_exact, mean_of
 from benchmarks.worlds.benchmark import HOLES, checkpoint
 from benchmarks.worlds.registry import WORLDS
 from benchmarks.worlds.world import Judgement, energy_score
@@ -132,11 +132,6 @@ def judged(world: Any, hole: torch.Tensor, fills: Fills, count: int) -> Judged:
     return Judged(world.judge(painted, truths, hole, each), torch.tensor(alone), energy)
 
 
-def excess(judgement: Judgement) -> float | None:
-    """Total variation above that of an exact sampler."""
-    return None if judgement.tv is None else judgement.tv - (judgement.floor or 0)
-
-
 def lead(further: torch.Tensor, chains: torch.Tensor) -> tuple[float, float | None]:
     """Mean difference over pictures, (N,) each, and its standard error, which one picture does not have."""
     difference = (further - chains).double()
@@ -159,8 +154,8 @@ def score(name: str, method: str, hole: str, count: int, further: int) -> Score:
         both=other.whole.both,
         both_lead=both[0],
         both_error=both[1],
-        chains_tv=excess(one.whole),
-        tv=excess(other.whole),
+        chains_tv=above_exact(one.whole),
+        tv=above_exact(other.whole),
         chains_energy=float(one.energy.mean()),
         energy=float(other.energy.mean()),
         energy_lead=energy[0],
