@@ -234,8 +234,7 @@ class Preset:
     def further_descent(self, s: float) -> list[LevelStep]:
         """The steps of fills that are drawn by gains: those of `descent`, with few products of their own.
 
-        What others have found holds least where alternatives part: what a fill has asked itself last, at the level where
-        it is, is what it goes down from.
+        Chains in other modes have other Jacobians: a fill's own product belongs in the step that leaves a level for good.
         """
         steps, visits = list[LevelStep](), 0
         for step in reversed(self.descent(s)):
