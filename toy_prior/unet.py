@@ -1,13 +1,14 @@
 """Trains a UNet in SD1.5's layout on the portraits, with prompts, and writes it as two safetensors files.
 
-    python -m toy_prior.unet [--inpainting] [--work FOLDER] [--steps N] [--batch N]
+    python -m toy_prior.unet [--inpainting [--start FILE]] [--work FOLDER] [--steps N] [--batch N]
 
 Three stages, each resumable: a TAESD-layout autoencoder of four channels, latents of seeded pictures, and a UNet that
 predicts noise under SD1.5's own schedule, which ends at noise 14.6 times the picture. Prompts name attributes by tokens
 of a learnt table (prompts.py). Minutes on a large GPU, many hours on a CPU.
 
---inpainting trains the nine-channel form instead, from scratch: beside the noisy latents it gets the hole and the latents
-of the picture without it. Everything else, and what it costs, is the same but for one more encoding of every picture.
+--inpainting goes on from that UNet to the nine-channel form, as SD1.5's was made: beside the noisy latents it gets the hole
+and the latents of the picture without it, by channels whose weights begin at zero. --steps are then those of the
+continuation. Everything else is the same but for one more encoding of every picture.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from tools import in_process
@@ -116,9 +118,20 @@ class PromptedUNet(nn.Module):
         return noise
 
 
-def build(extra_channels: int = 0, network: dict[str, Any] = NETWORK) -> PromptedUNet:
+def build(extra_channels: int = 0, network: dict[str, Any] = NETWORK, start: Path | None = None) -> PromptedUNet:
+    """A network to train.
+
+    start: a checkpoint of `export_unet` to go on from, without the extra channels, which begin at zero.
+    """
     torch.manual_seed(SEED + 1)
-    return PromptedUNet(extra_channels, network).to(DEVICE, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = PromptedUNet(extra_channels, network)
+    if start is not None:
+        tensors = {name.removeprefix(PREFIX): value.float() for name, value in load_file(start).items()}
+        model.tokens.load_state_dict({"weight": tensors.pop(prompts.KEY)})
+        first = tensors["input_blocks.0.0.weight"]
+        tensors["input_blocks.0.0.weight"] = nn.functional.pad(first, (0, 0, 0, 0, 0, extra_channels))
+        model.network.load_state_dict(tensors)
+    return model.to(DEVICE, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def levels() -> torch.Tensor:
@@ -157,10 +170,15 @@ def is_transformer_matrix(name: str) -> bool:
 
 
 def train_unet(
-    data: Pool, file: Path, steps: int = STEPS, batch: int = BATCH, network: dict[str, Any] = NETWORK
+    data: Pool,
+    file: Path,
+    steps: int = STEPS,
+    batch: int = BATCH,
+    network: dict[str, Any] = NETWORK,
+    start: Path | None = None,
 ) -> PromptedUNet:
-    """The average of the weights over the last part of the training."""
-    model = build(data.beside.shape[1], network)
+    """The average of the weights over the last part of the training. start: see `build`."""
+    model = build(data.beside.shape[1], network, start)
     noise_levels, weights = levels().to(DEVICE), cell_weights().to(DEVICE)
 
     def loss_of(step: int) -> torch.Tensor:
@@ -211,6 +229,7 @@ def export_unet(model: PromptedUNet, title: str, out: Path) -> None:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--inpainting", action="store_true", help="the nine-channel form")
+    parser.add_argument("--start", type=Path, default=UNET, help="the UNet that the nine-channel form goes on from")
     parser.add_argument("--work", type=Path, default=in_process.ROOT / ".cache" / "toy_prior" / "unet")
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--batch", type=int, default=BATCH)
@@ -219,6 +238,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="default: where the benchmarks look for it")
     parser.add_argument("--vae", type=Path, default=UNET_VAE)
     options = parser.parse_args(arguments)
+    if options.inpainting and not options.start.is_file():
+        parser.error(f"no {options.start}: train the UNet first, `python -m toy_prior.unet`")
     logging.basicConfig(force=True, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     work: Path = options.work
     work.mkdir(parents=True, exist_ok=True)
@@ -231,12 +252,14 @@ def main(arguments: list[str] | None = None) -> None:
         cycles=(first, options.autoencoder_steps - first),
     )
     data = encoded(coders.encoder, batches(options.pictures), work / "latents.pt")
-    name, title, out = "unet", "VIPaint portraits, UNet", UNET
+    name, title, out, start = "unet", "VIPaint portraits, UNet", UNET, None
     if options.inpainting:
         name, title, out = "unet_inpainting", "VIPaint portraits, inpainting UNet", UNET_INPAINTING
+        start = options.start
     else:
         write_checkpoint(vae_tensors(coders, data, LATENT_FORMAT, ""), metadata("VIPaint portraits, VAE"), options.vae)
-    model = train_unet(pool(coders, data, options.inpainting), work / f"{name}.pt", options.steps, options.batch)
+    data_pool = pool(coders, data, options.inpainting)
+    model = train_unet(data_pool, work / f"{name}.pt", options.steps, options.batch, start=start)
     export_unet(model, title, options.out or out)
 
 

@@ -149,6 +149,25 @@ def test_the_stock_loader_takes_the_checkpoint(comfyui: Path, unet_files: dict[s
     torch.testing.assert_close(network.process_latent_in(latents), (raw - 0.25) / 2.0, atol=0.01, rtol=0.01)
 
 
+def test_the_inpainting_form_begins_as_the_unet_that_it_goes_on_from(tmp_path: Path) -> None:
+    first = unet.build(network=TINY)
+    torch.nn.init.normal_(first.network.out[-1].weight, std=0.05)
+    unet.export_unet(first, "test", tmp_path / "unet.safetensors")
+    wide = unet.build(5, TINY, tmp_path / "unet.safetensors")
+    numbers = torch.Generator().manual_seed(6)
+    z, beside = torch.randn(2, 4, 16, 16, generator=numbers), torch.randn(2, 5, 16, 16, generator=numbers)
+    values = prompts.values_of(pictures.sample_attributes(2, numbers))
+    time = torch.tensor([10.0, 800.0])
+    with torch.no_grad():
+        inputs = torch.cat([z, beside], dim=1).to(unet.DEVICE)
+        expected = first(z.to(unet.DEVICE), time.to(unet.DEVICE), values.to(unet.DEVICE))
+        # Up to half precision, which checkpoints keep.
+        torch.testing.assert_close(
+            wide(inputs, *(each.to(unet.DEVICE) for each in (time, values))), expected, atol=0.01, rtol=0.01
+        )
+    assert expected.abs().mean() > 0.05
+
+
 def test_prompts_change_what_the_network_says(comfyui: Path, unet_files: dict[str, Path]) -> None:
     from safetensors.torch import load_file
 
