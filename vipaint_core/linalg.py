@@ -31,14 +31,18 @@ class Pairs(NamedTuple):
 
     directions: (I, K, c, h, w). products: (I, K, C, H, W). One set for each of I images.
     image: (N,), which of them a row has.
-    own_directions, own_products: further ones of every row, each (N, c, h, w) and (N, C, H, W).
     """
 
     directions: torch.Tensor
     products: torch.Tensor
     image: torch.Tensor
-    own_directions: Sequence[torch.Tensor] = ()
-    own_products: Sequence[torch.Tensor] = ()
+
+
+class Tried(NamedTuple):
+    """Directions that the solver of every row has tried, and their products, each (N, c, h, w) and (N, C, H, W)."""
+
+    directions: Sequence[torch.Tensor] = ()
+    products: Sequence[torch.Tensor] = ()
 
 
 class Update(NamedTuple):
@@ -48,14 +52,13 @@ class Update(NamedTuple):
     log_likelihood: log N(r; 0, S), (N,), up to a constant and without the determinant of what the solver has not
         reached.
     score: S^-1 r, (N, c, h, w), the gradient of log N(r; 0, S) to A mean.
-    directions, products: of the products that it took, each (N, c, h, w) and (N, C, H, W), see `Pairs`.
+    tried: what it took products of.
     """
 
     shift: torch.Tensor
     log_likelihood: torch.Tensor
     score: torch.Tensor
-    directions: Sequence[torch.Tensor] = ()
-    products: Sequence[torch.Tensor] = ()
+    tried: Tried
 
 
 def row_norm(x: torch.Tensor) -> torch.Tensor:
@@ -116,7 +119,7 @@ def gmres_update(
     def combined(parts: list[torch.Tensor]) -> torch.Tensor:
         return torch.einsum("nk,knchw->nchw", weights[:, :, 0].to(target), torch.stack(parts))
 
-    return Update(combined(products), likelihood.to(target), scale * combined(basis), basis, products)
+    return Update(combined(products), likelihood.to(target), scale * combined(basis), Tried(basis, products))
 
 
 def _arnoldi(vector: torch.Tensor, basis: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -138,7 +141,8 @@ def recycled_update(
     scale: torch.Tensor,
     operator: LinearMap,
     steps: int,
-    known: Pairs,
+    known: Pairs | None = None,
+    own: Tried = Tried(),  # noqa: B008
 ) -> Update:
     """`gmres_update` that begins with directions whose products are known, if only from states nearby.
 
@@ -148,12 +152,21 @@ def recycled_update(
     is put right.
 
     Arguments as in `gmres_update`. The log-likelihood is without any determinant.
+
+    known: what others have found.
+    own: what each row itself has found before.
+
+    Raises ValueError where there is nothing to answer from: neither steps nor anything known.
     """
+    if steps == 0 and known is None and not own.directions:
+        raise ValueError("recycled_update: expected steps, or known directions")
     target = scale * residual
     wanted = target.flatten(1)[:, :, None]
-    found = _Columns.shared(known, variance, scale, operator)
-    if known.own_directions:
-        found = found.beside(_Columns.own(known.own_directions, known.own_products, variance, scale, operator))
+    found = _Columns((), target.new_zeros(len(target), 0, 0, dtype=torch.float64))
+    if known is not None:
+        found = _Columns.shared(known, variance, scale, operator)
+    if own.directions:
+        found = found.beside(_Columns.own(own, variance, scale, operator))
     squares = found.gram.diagonal(dim1=1, dim2=2)
     # Pictures without gains, and where nothing was left to explain, have directions of zero.
     ridge = torch.diag_embed(RIDGE * squares + (squares == 0))
@@ -162,12 +175,15 @@ def recycled_update(
     products: list[torch.Tensor] = []
     tried, left = None, wanted
     for _ in range(steps):
-        weights = torch.cholesky_solve(found.shown(left), factor).to(target)
-        guess = (left + found.directions(weights) - found.outputs(weights)).reshape(target.shape)
+        guess = left
+        if found.blocks:
+            weights = torch.cholesky_solve(found.shown(left), factor).to(target)
+            guess = left + found.directions(weights) - found.outputs(weights)
+        guess = guess.reshape(target.shape)
         direction = orthonormalised(guess, directions, row_norm(guess))
         directions.append(direction)
         products.append(covariance(operator.A_adjoint(scale * direction)))
-        tried = _Columns.own(directions, products, variance, scale, operator)
+        tried = _Columns.own(Tried(directions, products), variance, scale, operator)
         # Where nothing was left to explain a direction is zero.
         idle = torch.diag_embed((tried.gram.diagonal(dim1=1, dim2=2) == 0).double())
         weights = torch.linalg.solve_ex(tried.gram + idle, tried.shown(wanted))[0].to(target)
@@ -179,10 +195,11 @@ def recycled_update(
         count = ridge.shape[1]
         doubts = F.pad(idle, (0, count, 0, count)) + F.pad(ridge, (steps, 0, steps, 0))
         weights = torch.linalg.solve_ex(columns.gram + doubts, columns.shown(wanted))[0].to(target)
-    shift = columns.products(weights).reshape(len(target), *known.products.shape[2:])
+    shape = known.products.shape[2:] if known is not None else [*products, *own.products][0].shape[1:]
+    shift = columns.products(weights).reshape(len(target), *shape)
     solution = columns.directions(weights).reshape(target.shape)
     likelihood = -0.5 * (target * solution).flatten(1).sum(1)
-    return Update(shift, likelihood, scale * solution, directions, products)
+    return Update(shift, likelihood, scale * solution, Tried(directions, products))
 
 
 class _Columns(NamedTuple):
@@ -213,16 +230,16 @@ class _Columns(NamedTuple):
     @classmethod
     def own(
         cls,
-        directions: Sequence[torch.Tensor],
-        products: Sequence[torch.Tensor],
+        tried: Tried,
         variance: torch.Tensor,
         scale: torch.Tensor,
         operator: LinearMap,
     ) -> _Columns:
         """Those of every row for itself."""
-        rows = torch.arange(len(directions[0]), device=scale.device).repeat_interleave(len(directions))
-        flat = torch.stack(list(directions), 1).flatten(0, 1), torch.stack(list(products), 1).flatten(0, 1)
-        return cls._of(*flat, rows, len(directions), variance, scale, operator)
+        count = len(tried.directions)
+        rows = torch.arange(len(tried.directions[0]), device=scale.device).repeat_interleave(count)
+        flat = [torch.stack(list(parts), 1).flatten(0, 1) for parts in tried]
+        return cls._of(flat[0], flat[1], rows, count, variance, scale, operator)
 
     @classmethod
     def _of(
@@ -241,6 +258,8 @@ class _Columns(NamedTuple):
         return cls(((flat[0], flat[1], flat[2]),), (flat[2] @ flat[2].mT).double())
 
     def beside(self, other: _Columns) -> _Columns:
+        if not self.blocks or not other.blocks:
+            return self if self.blocks else other
         across = torch.cat(
             [torch.cat([one[2] @ two[2].mT for two in other.blocks], 2) for one in self.blocks], 1
         ).double()

@@ -130,6 +130,8 @@ class SamplerConfig:
     solver_steps: products with the Jacobian per level of `moment_matching`, shared among its resamplings.
     corrections: in so many steps at every guided level, the last ones, further fills take a product with their own
         Jacobian, see `FitConfig.chains`, each by one more forward pass.
+    recycles: its solver goes on with what it has tried at earlier steps, see `LevelStep.recycles`; particles do not.
+    differences: its products are differences of forward passes, see `LevelStep.differences`.
     warm_start: its solver starts from what the step before has found.
     second_order_below: from this level on, steps are of second order, see `refiners.common.extrapolated`.
     smc: the fills of a picture are particles, weighed and resampled where guided, see `smc.twisted_smc`.
@@ -143,6 +145,8 @@ class SamplerConfig:
     guidance_scale: float = 1.0
     solver_steps: int = 3
     corrections: int = 1
+    recycles: bool = False
+    differences: bool = False
     warm_start: bool = True
     second_order_below: float = 0.0
     smc: bool = False
@@ -224,7 +228,8 @@ class Preset:
     @property
     def needs_gradient(self) -> bool:
         """Whether it differentiates the network."""
-        return self.fit.steps > 0 or self.refiner.needs_gradient
+        differences = self.sampler.differences and self.refiner.solves
+        return self.fit.steps > 0 or (self.refiner.needs_gradient and not differences)
 
     def descent(self, s: float) -> list[LevelStep]:
         """The steps from the lowest keypoint s to 0, one network call each."""
@@ -241,7 +246,7 @@ class Preset:
             if REFINERS[step.refiner].solves:
                 corrected = visits < self.sampler.corrections
                 visits = visits + 1 if step.renew else 0
-                step = replace(step, solver_steps=int(corrected), differences=True)
+                step = replace(step, solver_steps=int(corrected), differences=True, recycles=True)
             steps.append(step)
         return steps[::-1]
 
@@ -268,6 +273,8 @@ class Preset:
                     renew=time > 0,
                     eta=sampler.eta if guided else sampler.final_eta,
                     solver_steps=math.ceil(sampler.solver_steps / times),
+                    differences=sampler.differences,
+                    recycles=sampler.recycles and not sampler.smc,
                     warm_start=sampler.warm_start,
                     second_order=high <= sampler.second_order_below,
                     guidance_scale=sampler.guidance_scale,
@@ -285,7 +292,7 @@ BALANCED = Preset(
     FitConfig(keypoints=(30.0,), chains=3),
     # Levels at equal ratios. Few with many solver steps beat the reverse above; below, resamplings beat solver steps.
     ScheduleConfig(steps=11, s_min=0.015, rho=1000.0, guided_above=0.3, resample_below=10.0, resamplings=2),
-    SamplerConfig(refiner="moment_matching", final_eta=0.0, solver_steps=6, second_order_below=10.0),
+    SamplerConfig(refiner="moment_matching", final_eta=0.0, solver_steps=3, recycles=True, second_order_below=10.0),
 )
 PAPER = Preset(
     "paper-2",
@@ -306,7 +313,7 @@ PRESETS = {
             "on the hardest holes, two and a half times slower.",
             schedule={"steps": 12, "guided_above": 0.2, "resamplings": 6},
             # Resamplings that ask others alone undo nothing.
-            sampler={"solver_steps": 12, "corrections": 6},
+            sampler={"solver_steps": 12, "recycles": False, "corrections": 6},
         ),
         Preset(
             "fast",

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ..linalg import Pairs
-from ..refiners.common import LevelStep, Tried
+from ..linalg import Pairs, Tried
+from ..refiners.common import LevelStep
 
 # Of directions and products in memory and in files: they are those of other states, which errs more than rounding.
 PRECISION = torch.bfloat16

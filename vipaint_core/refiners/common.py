@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ import torch
 
 from ..diffusion.denoiser import CountingDenoiser
 from ..diffusion.transition import transition
-from ..linalg import Pairs
+from ..linalg import Pairs, Tried
 from ..problem.observation import LatentObservation
 
 Noise = Callable[[], torch.Tensor]
@@ -30,7 +30,10 @@ class LevelStep:
     warm_start: its solver starts from the score of the step before.
     second_order: the step also follows the estimate's change since the step before, see `extrapolated`.
     guidance_scale: strength of `pigdm` and `dps`.
-    known: what other fills' solvers have found at this level, where `moment_matching` begins.
+    recycles: its solver begins with what the row's own solver has tried at earlier steps, and with `known`
+        (Krylov subspace recycling, Parks et al. 2006), see `linalg.recycled_update`.
+    known: what other fills' solvers have found at this level.
+    own: what the row's own solver has tried at earlier steps.
     """
 
     s: float
@@ -43,14 +46,9 @@ class LevelStep:
     warm_start: bool = True
     second_order: bool = False
     guidance_scale: float = 1.0
+    recycles: bool = False
     known: Pairs | None = field(default=None, compare=False, repr=False)
-
-
-class Tried(NamedTuple):
-    """What a solver has found, see `linalg.Update`: each (N, c, h, w), and (N, C, H, W)."""
-
-    directions: Sequence[torch.Tensor]
-    products: Sequence[torch.Tensor]
+    own: Tried = field(default=Tried(), compare=False, repr=False)
 
 
 class Estimate(NamedTuple):

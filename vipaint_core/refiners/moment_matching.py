@@ -11,7 +11,7 @@ from ..diffusion.denoiser import CountingDenoiser
 from ..diffusion.jacobian_free import jacobian_product
 from ..problem.likelihood import condition, noise_variance, precision
 from ..problem.observation import LatentObservation
-from .common import Estimate, LevelStep, Refiner, Tried
+from .common import Estimate, LevelStep, Refiner
 
 
 def moment_matching(
@@ -33,7 +33,8 @@ def moment_matching(
     of a straight line, and solver steps of earlier levels are not lost. For a Gaussian prior all guesses lead to one
     answer. Estimate.x0 and log_likelihood are those of the moved state.
 
-    With `step.known` the solver begins with what those of other fills have found, see `linalg.recycled_update`.
+    Where `step.recycles` the solver begins with what it and those of other fills have found, see
+    `linalg.recycled_update`.
     """
     s = step.s
     score = torch.zeros_like(observation.y) if score is None else score
@@ -58,13 +59,12 @@ def moment_matching(
         # The solver's first steps see what is large: numbers in units of the deviation that each should have.
         scale = precision(observation, s, calibrated=True).sqrt()
         given = (covariance, variance, residual, scale, observation.operator, step.solver_steps)
-        if step.known is None:
-            update = linalg.gmres_update(*given)
+        if step.recycles:
+            update = linalg.recycled_update(*given, step.known, step.own)
         else:
-            update = linalg.recycled_update(*given, step.known)
+            update = linalg.gmres_update(*given)
     given_y = condition(observation, mean, s, update.shift)
-    tried = Tried(update.directions, update.products)
-    return Estimate(mean, given_y, update.log_likelihood, score + update.score, tried)
+    return Estimate(mean, given_y, update.log_likelihood, score + update.score, update.tried)
 
 
 REFINER = Refiner.of_estimator(moment_matching, needs_gradient=True, uses_crosstalk=True, solves=True)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 
 from ..diffusion.denoiser import CountingDenoiser, Denoiser, Progress
+from ..linalg import Tried
 from ..posterior.chain import HierarchicalPosterior
 from ..posterior.fitting import FittedPosterior
 from ..posterior.gains import Gains, Recorder
@@ -65,7 +66,7 @@ def posterior_method(
     return DrawMethod(draw, calls, gradient, coupled=preset.sampler.smc)
 
 
-# The latest products of its own that a further fill goes on with; of older ones little holds.
+# The latest products of its own that a fill goes on with; of older ones little holds.
 OWN_PRODUCTS = 12
 
 
@@ -87,20 +88,19 @@ def descents(
 ) -> Iterator[Stepped]:
     """Takes the steps of a preset, one after the other, from the state of an earlier result.
 
-    What a row's own solver has tried is known to it from then on, beside `LevelStep.known`: at lower levels by as much less
+    What a row's own solver has tried is known to it from then on where steps recycle it: at lower levels by as much less
     as the variance of an estimate is there.
     """
+    # Products are in units of that variance.
     directions: list[torch.Tensor] = []
-    # In units of that variance.
     products: list[torch.Tensor] = []
     for step in steps:
         u = result.u + (step.s**2 - step.s_next**2) ** 0.5 * noise() if step.renew else result.u
-        if step.known is not None:
-            spread = step.s**2 / (1 + step.s**2)
-            own = tuple(directions), tuple(spread * product for product in products)
-            step = replace(step, known=step.known._replace(own_directions=own[0], own_products=own[1]))
+        spread = step.s**2 / (1 + step.s**2)
+        if step.recycles:
+            step = replace(step, own=Tried(directions, [spread * product for product in products]))
         before, result = result, REFINERS[step.refiner].refine(denoiser, u, step, observation, noise, result)
-        if step.known is not None and result.tried is not None:
+        if step.recycles and result.tried is not None:
             directions = [*directions, *result.tried.directions][-OWN_PRODUCTS:]
             products = [*products, *(product / spread for product in result.tried.products)][-OWN_PRODUCTS:]
         yield Stepped(step, u, before, result)
@@ -141,7 +141,8 @@ def descent_method(
         estimates[image] = result.x0.to(estimates)
         return result.u
 
-    return DrawMethod(draw, len(steps), preset.refiner.needs_gradient)
+    calls = sum(REFINERS[step.refiner].forward_passes(step) for step in steps)
+    return DrawMethod(draw, calls, any(REFINERS[step.refiner].backward_passes(step) for step in steps))
 
 
 @dataclass
