@@ -25,7 +25,7 @@ from benchmarks.portraits.methods import methods
 from vipaint_core import PRESETS, Preset
 
 DEFAULT = PRESETS["balanced"]
-DEEP = PRESETS["fast"].fit.keypoints
+DEEP = (0.7, 1.6, 4.0, 10.0, 30.0)
 EXACT_SAMPLER = "exact sampler"
 
 

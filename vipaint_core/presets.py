@@ -310,16 +310,15 @@ PRESETS = {
         BALANCED.with_changes(
             "thorough",
             "As balanced, with the levels in the middle sampled six times: errs less where alternatives are far apart and "
-            "on the hardest holes, two and a half times slower.",
+            "on the hardest holes, twice as slow.",
             schedule={"steps": 12, "guided_above": 0.2, "resamplings": 6},
             # Resamplings that ask others alone undo nothing.
-            sampler={"solver_steps": 12, "recycles": False, "corrections": 6},
+            sampler={"solver_steps": 6, "corrections": 6},
         ),
-        Preset(
+        BALANCED.with_changes(
             "fast",
-            "The analytic posterior without a fit, then closed-form refinement: no gradients at all.",
-            FitConfig(keypoints=(0.7, 1.6, 4.0, 10.0, 30.0)),
-            ScheduleConfig(steps=12),
+            "As balanced, with one product in each step, by one more forward pass: no gradients at all.",
+            sampler={"solver_steps": 1, "differences": True},
         ),
         PAPER,
         PAPER.with_changes("paper-4", "VIPaint-4 as published (slow).", fit={"keypoints": (1.0, 1.5, 2.2, 3.0)}),

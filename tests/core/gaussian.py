@@ -10,8 +10,20 @@ from typing import Any
 import torch
 from torch.distributions import Normal
 
-from vipaint_core import Denoiser, DrawMethod, HierarchicalPosterior, LatentObservation, PixelObservation
+from vipaint_core import (
+    Denoiser,
+    DrawMethod,
+    FitConfig,
+    HierarchicalPosterior,
+    LatentObservation,
+    PixelObservation,
+    Preset,
+    ScheduleConfig,
+)
 from vipaint_core.diffusion.denoiser import CountingDenoiser
+
+# An analytic posterior of five keypoints and the plainest refiner, for tests to change.
+CLOSED_FORM = Preset("closed_form", "", FitConfig(keypoints=(0.7, 1.6, 4.0, 10.0, 30.0)), ScheduleConfig(steps=12))
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:

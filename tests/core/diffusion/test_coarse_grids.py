@@ -7,10 +7,10 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from gaussian import GaussianPrior
+from gaussian import CLOSED_FORM, GaussianPrior
 
 from benchmarks.mixtures.problems import Mixture
-from vipaint_core import PRESETS, CoarseGridDenoiser, LatentObservation, fit, reachable_level, sample
+from vipaint_core import CoarseGridDenoiser, LatentObservation, fit, reachable_level, sample
 from vipaint_core.diffusion.coarse_grids import coarsest_factor, size_factor
 
 
@@ -89,7 +89,7 @@ def two_modes(level: float | None, relative: bool) -> float:
         return mixture(mean.reshape(-1, 1, 1, 1), s / cells**0.5).reshape(-1, 1, 1, 1).expand_as(u).clone()
 
     observation = LatentObservation.masked(torch.zeros(1, 1, 64, 64), torch.zeros(1, 1, 64, 64))
-    preset = PRESETS["fast"].with_changes(fit={"keypoints": (10.0, 30.0)}, schedule={"steps": 25})
+    preset = CLOSED_FORM.with_changes(fit={"keypoints": (10.0, 30.0)}, schedule={"steps": 25})
     if not relative:
         preset = preset.with_changes(fit={"keypoints": (2.5, 7.5)})
     denoiser, top = enlarged, math.inf

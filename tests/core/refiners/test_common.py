@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from gaussian import GaussianPrior, normal
+from gaussian import CLOSED_FORM, GaussianPrior, normal
 
-from vipaint_core import PRESETS, LatentObservation, Preset
+from vipaint_core import LatentObservation, Preset
 from vipaint_core.diffusion.denoiser import CountingDenoiser
 from vipaint_core.problem.operators import Blur
 from vipaint_core.refiners import REFINERS
@@ -29,7 +29,7 @@ def test_second_order_steps_are_nearer_to_the_flow() -> None:
     """A unit Gaussian's probability flow takes a state of level s to one of level 0 by a factor 1 / sqrt(1 + s^2)."""
     prior, u = GaussianPrior.unit(SHAPE), torch.ones(1, *SHAPE, dtype=torch.float64)
     hidden = LatentObservation.masked(torch.zeros_like(u), torch.zeros(1, 1, *SHAPE[1:], dtype=torch.float64))
-    preset = PRESETS["fast"].with_changes(schedule={"steps": 16, "rho": 7.0}, sampler={"eta": 0.0})
+    preset = CLOSED_FORM.with_changes(schedule={"steps": 16, "rho": 7.0}, sampler={"eta": 0.0})
 
     def error(preset: Preset) -> float:
         denoiser = CountingDenoiser(prior, "", 0, None)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from gaussian import (
+    CLOSED_FORM,
     GaussianPrior,
     draw_many,
     half_observed,
@@ -60,7 +61,7 @@ def hidden_errors(preset: Preset) -> tuple[float, float, float]:
 def test_fills_approach_the_exact_posterior() -> None:
     """What remains is the width of the coarse chain; a fit halves the start's error of the mean."""
     config = {"draws": 8, "learning_rate": 0.1, "upper_evidence": 0.25}
-    once = PRESETS["fast"].with_changes(fit=config, schedule={"steps": 30}, sampler={"refiner": "pigdm"})
+    once = CLOSED_FORM.with_changes(fit=config, schedule={"steps": 30}, sampler={"refiner": "pigdm"})
     start, *_ = hidden_errors(once)
     mean, narrowest, widest = hidden_errors(once.with_changes(fit={"steps": 100}))
     assert mean < 0.25 and mean < 0.6 * start
@@ -69,7 +70,7 @@ def test_fills_approach_the_exact_posterior() -> None:
 
 def test_resamplings_approach_the_exact_posterior() -> None:
     """Going back up and down again is Gibbs sampling: without any fit or gradient the error falls."""
-    once = PRESETS["fast"].with_changes(fit={"keypoints": (30.0,)}, schedule={"steps": 60})
+    once = CLOSED_FORM.with_changes(fit={"keypoints": (30.0,)}, schedule={"steps": 60})
     first, *_ = hidden_errors(once)
     resampled = {"resamplings": 5, "resample_below": 30.0}
     mean, narrowest, widest = hidden_errors(once.with_changes(schedule=resampled))
@@ -79,7 +80,7 @@ def test_resamplings_approach_the_exact_posterior() -> None:
 
 def test_moment_matching_approaches_the_exact_posterior() -> None:
     """Without a fit; the diagonal approximation of PiGDM is ten times as far off. Of second order fills vary enough."""
-    once = PRESETS["fast"].with_changes(fit={"keypoints": (30.0,)})
+    once = CLOSED_FORM.with_changes(fit={"keypoints": (30.0,)})
     mean, *_ = hidden_errors(once.with_changes(sampler={"refiner": "moment_matching"}))
     assert mean < 0.06 and hidden_errors(once.with_changes(sampler={"refiner": "pigdm"}))[0] > 5 * mean
     mean, narrowest, _ = hidden_errors(PRESETS["balanced"])
@@ -159,7 +160,7 @@ def test_nothing_observed_samples_the_prior() -> None:
     observation = LatentObservation.masked(torch.zeros(1, *SHAPE, dtype=torch.float64), nothing)
     # Many keypoints: the ancestral chain is exact in the limit of small steps.
     keypoints = tuple(0.1 * 300 ** (i / 159) for i in range(160))
-    preset = PRESETS["fast"].with_changes(fit={"keypoints": keypoints}, schedule={"steps": 40})
+    preset = CLOSED_FORM.with_changes(fit={"keypoints": keypoints}, schedule={"steps": 40})
     fitted = fit(prior, observation, preset, 0)
     fills = draw_many(posterior_method(preset, fitted.posterior), prior, observation, 2000)
     assert fills.mean(0).abs().max() < 0.12

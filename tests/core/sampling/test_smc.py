@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 import torch
-from gaussian import GaussianPrior, draw_many, half_observed
+from gaussian import CLOSED_FORM, GaussianPrior, draw_many, half_observed
 
 from benchmarks.mixtures.problems import Mixture
-from vipaint_core import PRESETS, Evaluations, LatentObservation, Preset, fit, posterior_method, sample
+from vipaint_core import Evaluations, LatentObservation, Preset, fit, posterior_method, sample
 from vipaint_core.diffusion.denoiser import CountingDenoiser
 from vipaint_core.problem.operators import Downsample
 from vipaint_core.refiners.moment_matching import moment_matching
 from vipaint_core.sampling.smc import systematic_resampling, twisted_smc
 
-EXACT = PRESETS["fast"].with_changes(
+EXACT = CLOSED_FORM.with_changes(
     fit={"keypoints": (30.0,)}, schedule={"steps": 60}, sampler={"refiner": "moment_matching", "smc": True}
 )
 
