@@ -1,7 +1,7 @@
 """HTTP routes: the pack's version, what presets cost, and the files of a job that a script has named.
 
     GET    /vipaint/version               {"version": "0.1.0", "source": digest of the code}
-    GET    /vipaint/prices                {"fast": {"fit": 0, "fill": 16, "first": 0, "further": 16}, ...}
+    GET    /vipaint/prices                {"fast": {"fit": 0, "fill": 28, "first": 3, "further": 23}, ...}
     GET    /vipaint/jobs/JOB/posterior    the posterior that VIPaintSavePosterior saved under batch/JOB/
     DELETE /vipaint/jobs/JOB              deletes what was uploaded and saved under the job's name
 

@@ -21,7 +21,7 @@ def test_quick_run_writes_tables(comfyui: Path, tmp_path: Path, monkeypatch: pyt
     with open(tmp_path / "sizes.csv", encoding="utf-8", newline="") as file:
         ours, baseline = csv.DictReader(file)
     assert (ours["family"], ours["cells"], ours["hole"], ours["method"]) == ("s <= 14.6", "32", "top", "fast")
-    assert (float(ours["forward"]), float(ours["backward"])) == (16, 0)
+    assert (float(ours["forward"]), float(ours["backward"])) == (30, 0)
     assert 0 <= float(ours["both"]) <= float(ours["valid"]) <= 1
     assert baseline["method"] == "langevin" and float(baseline["forward"]) > float(ours["forward"])
     assert "| fast " in (tmp_path / "sizes.md").read_text("utf-8")

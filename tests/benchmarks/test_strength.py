@@ -26,7 +26,7 @@ def test_quick_run_keeps_less_at_higher_strength(
     assert (low["strength"], high["strength"]) == ("0.3", "1.0")
     assert float(low["content"]) == 1 and float(low["consistent"]) > 0
     # Two levels of the chain are above where 0.3 starts.
-    assert float(low["forward"]) < float(high["forward"]) == 16
+    assert float(low["forward"]) < float(high["forward"]) == 28
     assert not (tmp_path / "strength.png").exists()
     assert "| fast " in (tmp_path / "strength.md").read_text("utf-8")
 

@@ -28,7 +28,7 @@ def test_quick_run_writes_tables_and_pictures(
 
     ours, baseline = run()
     assert (ours["method"], ours["hole"], ours["pictures"], ours["fills"]) == ("fast", "right", "1", "2")
-    assert (float(ours["forward"]), float(ours["backward"])) == (16, 0)
+    assert (float(ours["forward"]), float(ours["backward"])) == (28, 0)
     assert (baseline["method"], float(baseline["forward"])) == ("ding", 55)
     assert ours["lpips"] == "" and float(ours["memory"]) > 0
     text = (tmp_path / "toy.md").read_text("utf-8")

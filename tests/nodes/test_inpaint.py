@@ -92,7 +92,8 @@ def test_each_mask_of_one_picture_has_fills_of_its_own(pack, tiny, paint, pictur
     assert latent["samples"].shape == (6, 16, 8, 6) and len(posterior.observation.y) == 3
     for number, own in enumerate(masks):
         alone = paint(mask=own[None])[1].observation
-        torch.testing.assert_close(posterior.observation.y[number], alone.y[0])
+        # Encoded in other batches.
+        torch.testing.assert_close(posterior.observation.y[number], alone.y[0], atol=1e-4, rtol=1e-4)
         assert torch.equal(posterior.observation.weight[number], alone.weight[0])
     assert (latent["samples"][0] - latent["samples"][1]).abs().max() > 0.1
     with torch.inference_mode():

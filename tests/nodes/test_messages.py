@@ -26,7 +26,7 @@ def said(pack, tiny, conditioning, picture):
 
 def test_a_run_tells_its_price(pack, said):
     words = said(pack.inpaint.VIPaintInpaint, preset="fast")
-    assert words.startswith("1 fill in ") and words.endswith(" s, 16 passes through the model")
+    assert words.startswith("1 fill in ") and words.endswith(" s, 28 passes through the model")
 
 
 def test_a_black_mask_is_told(pack, said, picture):
@@ -57,14 +57,14 @@ def test_a_run_tells_the_editor_what_its_passes_took(pack, tiny, conditioning, p
     with torch.inference_mode():
         ui = pack.inpaint.VIPaintInpaint.execute(tiny.model, *conditioning, 0, 1.0, **given).ui
     passes, seconds = ui["vipaint_cost"]
-    assert passes == 2 * 16 and 0 < seconds < 60
+    assert passes == 2 * 28 and 0 < seconds < 60
     assert "vipaint_cost" not in pack.crop.VIPaintCrop.execute(image, mask, 32, 32, 2.0, 1.0).ui
 
 
 def test_prices_are_those_of_the_tooltips(pack):
     prices = json.loads(asyncio.run(pack.routes.get_prices(None)).body)
     assert prices.keys() == pack.core.PRESETS.keys()
-    assert prices["fast"] == {"fit": 0, "fill": 16, "first": 0, "further": 16}
+    assert prices["fast"] == {"fit": 0, "fill": 28, "first": 3, "further": 23}
     for name, preset in pack.core.PRESETS.items():
         price, found = pack.sockets.price(preset), prices[name]
         assert price.startswith(f"{found['fill']} passes a fill")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -94,7 +96,7 @@ def test_a_fit_that_starts_from_another_takes_no_passes(pack, tiny, conditioning
     out = start(given)
     (posterior,) = out.result
     assert posterior.evaluations.forward == posterior.evaluations.backward == 0
-    assert "starts from 18 gains a level of another picture" in out.ui["text"][-1] and "vipaint_cost" not in out.ui
+    assert "starts from 12 gains a level of another picture" in out.ui["text"][-1] and "vipaint_cost" not in out.ui
     more = pack.sampling.DrawMore(posterior, 0, 2)
     assert not more.demand.gradient and (more.calls.chains, more.calls.sample) == (0, 23)
     with torch.inference_mode():
@@ -112,14 +114,13 @@ def test_a_black_mask_starts_from_nothing(start, paint, picture):
 def test_what_cannot_be_started_from_is_said(pack, start, paint, picture):
     image, mask = picture
     _, given = paint(preset="balanced", fills=3)
-    _, bare = paint(preset="fast", fills=1)
     elsewhere = mask.flip(-1) if not torch.equal(mask.flip(-1), mask) else mask.roll(mask.shape[-1] // 2, -1)
     smaller = image[:, : image.shape[1] // 2], mask[:, : mask.shape[1] // 2]
     cases = [
-        ("a posterior that has gains", lambda: start(bare)),
+        ("a posterior that has gains", lambda: start(replace(given, gains=None))),
         ("a VIPaint posterior", lambda: start("none")),
         ("cells, as the picture", lambda: start(given, smaller[1], picture=smaller[0])),
-        ("for the noise levels of `fast`", lambda: start(given, preset="fast")),
+        ("for the noise levels of `thorough`", lambda: start(given, preset="thorough")),
         ("for the noise levels of `balanced`", lambda: start(given, strength=0.5)),
         ("shows at least 80 % of what this mask shows", lambda: start(given, elsewhere)),
     ]

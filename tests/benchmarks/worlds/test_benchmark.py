@@ -27,7 +27,7 @@ def test_quick_run_writes_tables_and_pictures(comfyui: Path, tmp_path: Path, mon
 
     exact, sampler, ours = run()
     assert (exact["method"], exact["both"], exact["forward"]) == (benchmark.EXACT, "1.0", "0.0")
-    assert (ours["method"], float(ours["forward"]), float(ours["backward"])) == ("fast", 16, 0)
+    assert (ours["method"], float(ours["forward"]), float(ours["backward"])) == ("fast", 28, 0)
     assert float(sampler["forward"]) == 30
     assert all(float(row["energy"]) > -0.2 and row["prompt"] == "empty" for row in (exact, ours, sampler))
     assert "| fast " in (tmp_path / "worlds.md").read_text("utf-8")
@@ -48,7 +48,7 @@ def test_other_worlds_paint_and_judge(
     options = ["--quick", "--out", str(tmp_path), "--worlds", name, "--prompts", "empty", "--methods", "fast"]
     assert benchmark.BENCHMARK.main("", options) == 0
     (row,) = read_rows(tmp_path / "worlds.csv", benchmark.Row)
-    assert (row.world, row.forward, row.fills) == (name, 16, 2)
+    assert (row.world, row.forward, row.fills) == (name, 28, 2)
     # Fills continue what is visible: they are nearer than a colour for all of the hole.
     assert 0 < row.energy < 0.15
     assert (tmp_path / f"worlds-{name}.jpg").is_file()
