@@ -162,10 +162,6 @@ def unit(u: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
     return u / (1 + s.reshape(-1, 1, 1, 1) ** 2)
 
 
-# Of `balanced` when the solver knew nothing of earlier steps.
-EARLIER = {"solver_steps": 6, "recycles": False}
-
-
 def fitted_now(name: str) -> FittedPosterior:
     """What the version before saved as posterior_v2_{name}.safetensors."""
     generator = torch.Generator().manual_seed(0)
@@ -177,7 +173,7 @@ def fitted_now(name: str) -> FittedPosterior:
     variance = 0.01 * torch.rand(1, 1, 4, 4, generator=generator)
     if name == "balanced":
         observation = LatentObservation.masked(latents, weight, 0.02, crosstalk, variance)
-        preset = PRESETS[name].with_changes(fit={"chains": 0}, sampler=EARLIER)
+        preset = PRESETS[name].with_changes(fit={"chains": 0})
         return fit(unit, observation, preset, 0, family="SD3 (FLOW)")
     preset = PRESETS[name].with_changes(fit={"steps": 3})
     return fit(unit, LatentObservation.masked(latents, weight, 0.02), preset, 0, family="SD3 (FLOW)")
@@ -218,12 +214,9 @@ def test_files_of_version_2_are_read(name: str) -> None:
     ],
 )
 def test_presets_of_version_2_are_those_of_today(name: str, steps: int) -> None:
-    """But for what they say of themselves, that their levels are those of every size, and what solvers did not know."""
+    """But for what they say of themselves, that their levels are those of every size, and that they know no gains."""
     found = load_posterior(DATA / f"posterior_v2_{name}.safetensors").preset
-    sampler = EARLIER if name == "balanced" else {}
-    today = PRESETS[name].with_changes(
-        description=found.description, fit={"steps": steps, "chains": 0}, sampler=sampler
-    )
+    today = PRESETS[name].with_changes(description=found.description, fit={"steps": steps, "chains": 0})
     assert found == replace(today, relative_levels=False)
 
 
