@@ -205,7 +205,8 @@ def recycled_update(
 class _Columns(NamedTuple):
     """Directions, products and outputs as columns of matrices, in blocks (N, K, D), which may be expanded from (1, K, D).
 
-    blocks: of all three. gram: products of the outputs of all blocks with each other, (N, K, K), float64.
+    blocks: of all three, none where nothing is known. gram: products of the outputs of all blocks with each other,
+        (N, K, K), float64.
     """
 
     blocks: tuple[tuple[torch.Tensor, torch.Tensor, torch.Tensor], ...]
