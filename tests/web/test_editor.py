@@ -175,7 +175,7 @@ def test_presets_say_their_price_before_they_run(editor: Editor, vue: bool) -> N
 
     price("balanced · 116 passes")
     editor.browser.evaluate(f"({preset}.value = 'fast', 1)")
-    price("fast · 32 passes")
+    price("fast · 56 passes")
     editor.look_at("VIPaintInpaint")
     editor.run_to_fills(2)
     price("fast · about ")
