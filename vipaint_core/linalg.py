@@ -141,8 +141,8 @@ def recycled_update(
     scale: torch.Tensor,
     operator: LinearMap,
     steps: int,
-    known: Pairs | None = None,
-    own: Tried = Tried(),  # noqa: B008
+    known: Pairs | None,
+    own: Tried,
 ) -> Update:
     """`gmres_update` that begins with directions whose products are known, if only from states nearby.
 

@@ -48,15 +48,15 @@ def test_what_was_tried_before_is_not_tried_again() -> None:
         return (residual - covariance(update.score) - variance * update.score).flatten(1).norm(dim=1)
 
     given = (covariance, variance, residual, torch.ones_like(residual), Mask(residual.isfinite()))
-    whole, half = gmres_update(*given, 4), recycled_update(*given, 2)
+    whole, half = gmres_update(*given, 4), recycled_update(*given, 2, None, Tried())
     assert torch.allclose(left(half), left(gmres_update(*given, 2)), rtol=1e-6)
     assert (left(whole) < 0.5 * left(half)).all()
-    again, rest = recycled_update(*given, 0, own=half.tried), recycled_update(*given, 2, own=half.tried)
+    again, rest = (recycled_update(*given, steps, None, half.tried) for steps in (0, 2))
     # Up to what is doubted of products from other states.
     assert torch.allclose(left(again), left(half), rtol=0.01)
     assert (left(rest) < 0.6 * left(half)).all()
     with pytest.raises(ValueError, match="expected steps, or known directions"):
-        recycled_update(*given, 0, own=Tried())
+        recycled_update(*given, 0, None, Tried())
 
 
 @pytest.mark.parametrize("name", OPERATORS)

@@ -61,9 +61,15 @@ def posterior_method(
             recorder.end(image)
         return last.u
 
-    calls = posterior.K - 1 + sum(REFINERS[step.refiner].forward_passes(step) for step in steps)
-    gradient = any(REFINERS[step.refiner].backward_passes(step) for step in steps)
-    return DrawMethod(draw, calls, gradient, coupled=preset.sampler.smc)
+    calls, gradient = _demand(steps)
+    return DrawMethod(draw, posterior.K - 1 + calls, gradient, coupled=preset.sampler.smc)
+
+
+def _demand(steps: Sequence[LevelStep]) -> tuple[int, bool]:
+    """Forward passes that steps take, and whether they take backward ones."""
+    taken = [(REFINERS[step.refiner], step) for step in steps]
+    calls = sum(refiner.forward_passes(step) for refiner, step in taken)
+    return calls, any(refiner.backward_passes(step) for refiner, step in taken)
 
 
 # The latest products of its own that a fill goes on with; of older ones little holds.
@@ -141,8 +147,7 @@ def descent_method(
         estimates[image] = result.x0.to(estimates)
         return result.u
 
-    calls = sum(REFINERS[step.refiner].forward_passes(step) for step in steps)
-    return DrawMethod(draw, calls, any(REFINERS[step.refiner].backward_passes(step) for step in steps))
+    return DrawMethod(draw, *_demand(steps))
 
 
 @dataclass
