@@ -9,6 +9,11 @@ from collections.abc import Sequence
 LARGEST = 80.0
 
 
+def remaining_variance(s: float) -> float:
+    """Of a picture of unit variance, what an estimate from noise level s leaves open: s^2 / (1 + s^2)."""
+    return s**2 / (1 + s**2)
+
+
 def check_levels(levels: Sequence[float]) -> None:
     """Raises ValueError for keypoints that do not increase or are not positive and finite."""
     rising = all(a < b for a, b in zip(levels, levels[1:], strict=False))

@@ -7,11 +7,14 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from ..diffusion.levels import remaining_variance
 from ..linalg import Pairs, Tried
 from ..refiners.common import LevelStep
 
 # Of directions and products in memory and in files: they are those of other states, which errs more than rounding.
 PRECISION = torch.bfloat16
+# Of so many levels above, too, what chains have found serves a fill.
+LEVELS_ABOVE = 3
 
 
 @dataclass(frozen=True)
@@ -56,14 +59,18 @@ class Gains:
         return len(self.fills)
 
     def at(self, s: float, image: torch.Tensor) -> Pairs | None:
-        """What is known at level s for rows of the given images, (N,); None where nothing is."""
+        """What is known at level s for rows of the given images, (N,); None where nothing is.
+
+        Of levels above products are less by as much as less is open at s, see `remaining_variance`.
+        """
         if s not in self.levels:
             return None
         index = self.levels.index(s)
-        images, rows = image.unique(return_inverse=True) if self.fills.shape[1] > 1 else (None, image)
-        directions, products = self.directions[index], self.products[index]
-        if images is not None:
-            directions, products = directions[images], products[images]
+        near = slice(max(0, index - LEVELS_ABOVE), index + 1)
+        images, rows = image.unique(return_inverse=True) if self.fills.shape[1] > 1 else (slice(None), image)
+        shares = [remaining_variance(s) / remaining_variance(level) for level in self.levels[near]]
+        directions = torch.cat([part[images] for part in self.directions[near]], 1)
+        products = torch.cat([share * part[images] for share, part in zip(shares, self.products[near], strict=True)], 1)
         return Pairs(directions, products, rows)
 
     def rows(self, index: torch.Tensor) -> Gains:

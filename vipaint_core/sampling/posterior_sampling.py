@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 
 from ..diffusion.denoiser import CountingDenoiser, Denoiser, Progress
+from ..diffusion.levels import remaining_variance
 from ..linalg import Tried
 from ..posterior.chain import HierarchicalPosterior
 from ..posterior.fitting import FittedPosterior
@@ -102,7 +103,7 @@ def descents(
     products: list[torch.Tensor] = []
     for step in steps:
         u = result.u + (step.s**2 - step.s_next**2) ** 0.5 * noise() if step.renew else result.u
-        spread = step.s**2 / (1 + step.s**2)
+        spread = remaining_variance(step.s)
         if step.recycles:
             step = replace(step, own=Tried(directions, [spread * product for product in products]))
         before, result = result, REFINERS[step.refiner].refine(denoiser, u, step, observation, noise, result)

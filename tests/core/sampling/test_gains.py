@@ -136,7 +136,7 @@ def test_the_first_fills_are_drawn_alone() -> None:
     for fills in (found, expected):
         assert (fills[0].mean((1, 2, 3)) > 0.5).all() and (fills[1].mean((1, 2, 3)) < -0.5).all()
     one = sample(Curved(), fitted, 5, 1)
-    assert torch.equal(one.latents[:, None], drawn(alone, 5, 1)) and one.evaluations == Evaluations(2 * 16, 2 * 42)
+    assert torch.equal(one.latents[:, None], drawn(alone, 5, 1)) and one.evaluations == Evaluations(2 * 16, 2 * 26)
 
 
 def test_a_fill_is_the_same_whatever_is_drawn_beside_it() -> None:
@@ -159,7 +159,7 @@ def test_chains_are_drawn_where_a_fill_needs_them() -> None:
     assert chains_needed(fitted, 6, 1) == 3
     assert chains_needed(fit(Curved(), seen(), ALONE, 5), 6, 1) == 0
     whole = fit_gains(Curved(), fitted)
-    assert whole.evaluations == Evaluations(3 * 16, 3 * 42)
+    assert whole.evaluations == Evaluations(3 * 16, 3 * 26)
     assert fit_gains(Curved(), whole) is whole
     assert sample(Curved(), whole, 5, 3).evaluations == Evaluations()
     # A further fill is never differentiated: its seven products are forward passes.
@@ -199,7 +199,7 @@ def test_pictures_with_nothing_to_paint_have_no_chains() -> None:
     latents = 0.9 + 0.1 * normal(3, 2, 3, 4)
     mixed = LatentObservation.masked(torch.cat([observation.y[:1], latents[1:2], observation.y[2:]]), weight, 0.1)
     fitted = fit_gains(Curved(), fit(Curved(), mixed, BALANCED, 5))
-    assert fitted.gains is not None and fitted.evaluations == Evaluations(6 * 16, 6 * 42)
+    assert fitted.gains is not None and fitted.evaluations == Evaluations(6 * 16, 6 * 26)
     assert all(not part[1].any() and part[2].any() for part in fitted.gains.products)
     assert torch.equal(drawn(fitted, 6, 2)[1], latents[1].expand(2, -1, -1, -1))
 
