@@ -98,4 +98,4 @@ def test_a_preset_s_price_is_translated_with_its_numbers(schemas: list) -> None:
     (tooltip,) = (entry.tooltip for entry in schema.inputs if entry.id == "preset")
     for language, table in locales.tables().items():
         words = locales.translator(table)(tooltip)
-        assert words is not None and "58" in words and "1500" in words and "passes a fill" not in words, language
+        assert words is not None and "42" in words and "1500" in words and "passes a fill" not in words, language

@@ -18,9 +18,16 @@ def test_steps_below_the_guided_levels_have_their_own_noise() -> None:
         schedule={"steps": 4, "s_min": 1.0, "rho": 1.0, "guided_above": 1.0, "resample_below": 3.0, "resamplings": 4},
         sampler={"eta": 0.5, "final_eta": 0.25, "solver_steps": 6, "second_order_below": 2.0, "warm_start": False},
     )
-    guided = {"refiner": "moment_matching", "eta": 0.5, "warm_start": False}
+    guided = {"refiner": "moment_matching", "eta": 0.5, "warm_start": False, "recycles": True}
     resampled = {**guided, "solver_steps": 2}
-    last = {"refiner": "closed_form", "eta": 0.25, "solver_steps": 6, "warm_start": False, "second_order": True}
+    last = {
+        "refiner": "closed_form",
+        "eta": 0.25,
+        "solver_steps": 6,
+        "warm_start": False,
+        "second_order": True,
+        "recycles": True,
+    }
     assert preset.descent(4.0) == [
         LevelStep(4.0, 3.0, **guided, solver_steps=6),
         LevelStep(3.0, 2.0, **resampled),

@@ -96,7 +96,7 @@ def test_a_fit_that_starts_from_another_takes_no_passes(pack, tiny, conditioning
     out = start(given)
     (posterior,) = out.result
     assert posterior.evaluations.forward == posterior.evaluations.backward == 0
-    assert "starts from 18 gains a level of another picture" in out.ui["text"][-1] and "vipaint_cost" not in out.ui
+    assert "starts from 12 gains a level of another picture" in out.ui["text"][-1] and "vipaint_cost" not in out.ui
     more = pack.sampling.DrawMore(posterior, 0, 2)
     assert not more.demand.gradient and (more.calls.chains, more.calls.sample) == (0, 23)
     with torch.inference_mode():

@@ -70,7 +70,8 @@ class Gains:
         images, rows = image.unique(return_inverse=True) if self.fills.shape[1] > 1 else (slice(None), image)
         shares = [remaining_variance(s) / remaining_variance(level) for level in self.levels[near]]
         directions = torch.cat([part[images] for part in self.directions[near]], 1)
-        products = torch.cat([share * part[images] for share, part in zip(shares, self.products[near], strict=True)], 1)
+        scaled = [share * part[images].float() for share, part in zip(shares, self.products[near], strict=True)]
+        products = torch.cat(scaled, 1)
         return Pairs(directions, products, rows)
 
     def rows(self, index: torch.Tensor) -> Gains:
