@@ -24,6 +24,7 @@ from vipaint_core import (
     shown_too,
     start_from,
 )
+from vipaint_core.posterior import gains
 from vipaint_core.problem.observation import CutCells
 from vipaint_core.problem.operators import Blur, gaussian_kernel
 
@@ -244,6 +245,36 @@ def test_gains_keep_what_tells_most() -> None:
     errors = [error(rank) for rank in (1, 4, 12)]
     assert errors[0] > 2 * errors[1]
     assert errors[1] < 0.2 and errors[2] < 0.05
+
+
+def test_products_of_levels_above_are_less_by_what_is_less_open() -> None:
+    """Of data of unit variance 4/5 is open at level 2, half at level 1; of two pictures each has its own."""
+    directions = torch.stack([torch.full((1, 1, 3, 4), 1.0), torch.full((1, 1, 3, 4), 2.0)])
+    own = gains.Gains(
+        (2.0, 1.0), (directions, 3 * directions), (8 * directions, 5 * directions), torch.zeros(1, 2, 1, 3, 4)
+    )
+    known = own.at(1.0, torch.tensor([1, 1]))
+    assert known is not None and known.image.tolist() == [0, 0]
+    assert known.directions[:, :, 0, 0, 0].tolist() == [[2, 6]]
+    assert known.products[:, :, 0, 0, 0].tolist() == [[10, 10]]
+    highest = own.at(2.0, torch.tensor([0, 1]))
+    assert highest is not None and highest.products[:, :, 0, 0, 0].tolist() == [[8], [16]]
+    assert own.at(0.5, torch.tensor([0])) is None
+
+
+def test_products_of_levels_above_serve_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one product of two chains at a level they halve the error."""
+    prior, observation = noisily_seen()
+    mean, covariance = prior.posterior(observation)
+    fitted = fit_gains(prior, fit(prior, observation, fine(30).with_changes(fit={"rank": 1}), 0))
+
+    def error() -> float:
+        fills = sample(prior, fitted, 1, 1024, batch=1024).latents.flatten(1)
+        return float(((fills.mean(0) - mean).square() / covariance.diag()).mean().sqrt())
+
+    with_levels_above = error()
+    monkeypatch.setattr(gains, "LEVELS_ABOVE", 0)
+    assert with_levels_above < 0.5 * error()
 
 
 # --- gains of other pictures ---
