@@ -173,7 +173,7 @@ def test_presets_say_their_price_before_they_run(editor: Editor, vue: bool) -> N
         editor.browser.wait(f"{preset}.options.getOptionLabel({preset}.value).includes(args.words)", 10, words=words)
         editor.browser.wait(f"{label if vue else shown}.includes(args.words)", 10, words=words)
 
-    price("balanced · 116 passes")
+    price("balanced · 84 passes")
     editor.browser.evaluate(f"({preset}.value = 'fast', 1)")
     price("fast · 56 passes")
     editor.look_at("VIPaintInpaint")
