@@ -60,7 +60,7 @@ def gain_bound(
             chain = own.chain(denoiser, [noise() for _ in range(own.K)])
             start = result = prior = StepResult.start(chain.states[0])
             shifts = hierarchy(own, chain)
-            own_steps = steps if known is None else [replace(step, known=known.at(step.s, image)) for step in steps]
+            own_steps = steps if known is None else (replace(step, known=known.at(step.s, image)) for step in steps)
             for step, u, before, after in descents(denoiser, start, own_steps, observation, noise):
                 alone = StepResult(u, step.s, denoiser(u, step.s))
                 moved = extrapolated(after.x0, step, before), extrapolated(alone.x0, step, prior)

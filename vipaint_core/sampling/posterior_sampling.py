@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -41,7 +41,8 @@ def posterior_method(
         denoiser: CountingDenoiser, observation: LatentObservation, image: torch.Tensor, noise: RowNoise
     ) -> torch.Tensor:
         observation = observation.with_crosstalk_as_noise()
-        own, remaining = posterior.to(observation.y.device, observation.y.dtype).rows(image), steps
+        remaining: Iterable[LevelStep] = steps
+        own = posterior.to(observation.y.device, observation.y.dtype).rows(image)
         with torch.no_grad():
             chain = own.chain(denoiser, [noise() for _ in range(own.K)])
         result = StepResult.start(chain.states[0])
@@ -54,7 +55,8 @@ def posterior_method(
             )
         if gains is not None:
             there = gains.to(observation.y.device)
-            remaining = [replace(step, known=there.at(step.s, image)) for step in steps]
+            # One by one: each step's are copies.
+            remaining = (replace(step, known=there.at(step.s, image)) for step in steps)
         if recorder is not None:
             recorder.begin()
         last = descend(denoiser, result, remaining, observation, noise, recorder)
@@ -89,7 +91,7 @@ class Stepped(NamedTuple):
 def descents(
     denoiser: CountingDenoiser,
     result: StepResult,
-    steps: Sequence[LevelStep],
+    steps: Iterable[LevelStep],
     observation: LatentObservation,
     noise: RowNoise,
 ) -> Iterator[Stepped]:
@@ -116,7 +118,7 @@ def descents(
 def descend(
     denoiser: CountingDenoiser,
     result: StepResult,
-    steps: Sequence[LevelStep],
+    steps: Iterable[LevelStep],
     observation: LatentObservation,
     noise: RowNoise,
     recorder: Recorder | None = None,
