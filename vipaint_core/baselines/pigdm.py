@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 
 from ..diffusion.denoiser import CountingDenoiser
-from ..diffusion.levels import vp_levels
+from ..diffusion.levels import remaining_variance, vp_levels
 from ..diffusion.transition import transition
 from ..problem.likelihood import condition
 from ..problem.observation import LatentObservation
@@ -42,7 +42,7 @@ def draw(
     for s, s_next in pairwise(levels):
         x0, gradient, _ = likelihood_gradient(denoiser, u, s, observation)
         mean, variance = transition(u, condition(observation, x0, s), s, s_next, settings.eta)
-        guidance = s**2 / (1 + s**2) * (1 - observation.weight) * gradient
+        guidance = remaining_variance(s) * (1 - observation.weight) * gradient
         u = mean + variance.sqrt() * noise() + settings.weight * guidance
     return u
 

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TypeVar
+
+import torch
 
 # Flows have no largest level; of data of unit variance nothing is left here.
 LARGEST = 80.0
 
 
-def remaining_variance(s: float) -> float:
-    """Of a picture of unit variance, what an estimate from noise level s leaves open: s^2 / (1 + s^2)."""
+Number = TypeVar("Number", float, torch.Tensor)
+
+
+def remaining_variance(s: Number) -> Number:
+    """r^2 = s^2 / (1 + s^2): variance of x0 around its estimate from level s, for data of unit variance.
+
+    Song et al. 2023, PiGDM, openreview 9_gsMA8MRKQ, eq. 7.
+    """
     return s**2 / (1 + s**2)
 
 

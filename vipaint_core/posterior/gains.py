@@ -22,9 +22,9 @@ class Gains:
     """What the first fills of every picture, its chains, have found on their way down.
 
     Transitions of the posterior are q(u_i | u_{i+1}) = N(m_i(x0 + G_i (y - A x0)), v_i), with the prior's mean m_i as a
-    function of its estimate x0, and v_i. G_i = P (O^T O + ridge)^-1 O^T of the level's directions d, products
-    P = C A^T d and outputs O = (A C A^T + R) d, is the gain C A^T (A C A^T + R)^-1 within them, shared by all fills of a
-    picture.
+    function of its estimate x0, and v_i. G_i = P (O^T O + ridge)^-1 O^T of directions d, those of
+    the level and of `LEVELS_ABOVE` above, products P = C A^T d and outputs O = (A C A^T + R) d, is the gain
+    C A^T (A C A^T + R)^-1 within them, shared by all fills of a picture.
 
     levels: falling noise levels.
     directions: of each level, (B, K, c, h, w) of norm 1, see `linalg.Pairs`.

@@ -8,6 +8,7 @@ import torch
 
 from .. import linalg
 from ..diffusion.coordinate import Level, per_row
+from ..diffusion.levels import remaining_variance
 from .observation import LatentObservation, Observation
 from .operators import Mask
 from .pixels import LinearisedDecoder, PixelObservation
@@ -17,12 +18,8 @@ SOLVER_STEPS = 20
 
 
 def estimate_variance(s: Level, like: torch.Tensor) -> torch.Tensor:
-    """r^2 = s^2 / (1 + s^2): variance of x0 around its estimate from level s, for data of unit variance.
-
-    Song et al. 2023, PiGDM, openreview 9_gsMA8MRKQ, eq. 7. Broadcasts over `like`, (B, C, H, W).
-    """
-    level = per_row(s, like)
-    return level**2 / (1 + level**2)
+    """`remaining_variance` as a tensor that broadcasts over `like`, (B, C, H, W)."""
+    return remaining_variance(per_row(s, like))
 
 
 def noise_variance(observation: Observation) -> torch.Tensor:

@@ -32,7 +32,7 @@ class LevelStep:
     guidance_scale: strength of `pigdm` and `dps`.
     recycles: its solver begins with what the row's own solver has tried at earlier steps, and with `known`
         (Krylov subspace recycling, Parks et al. 2006), see `linalg.recycled_update`.
-    known: what other fills' solvers have found at this level.
+    known: what other fills' solvers have found at this level and above, see `posterior.gains.Gains.at`.
     own: what the row's own solver has tried at earlier steps.
     """
 

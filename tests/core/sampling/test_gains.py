@@ -231,16 +231,21 @@ def test_every_operator_has_gains() -> None:
     assert ((mean - prior.mean).abs() > 0.5).any()
 
 
+def error_of_mean(prior: GaussianPrior, fitted: FittedPosterior) -> float:
+    """Of further fills, in deviations of the exact posterior."""
+    mean, covariance = prior.posterior(fitted.observation)
+    fills = sample(prior, fitted, 1, 1024, batch=1024).latents.flatten(1)
+    return float(((fills.mean(0) - mean).square() / covariance.diag()).mean().sqrt())
+
+
 def test_gains_keep_what_tells_most() -> None:
     """Of twelve products at a level the first four of each chain: nearly as good as all."""
     prior, observation = noisily_seen()
-    mean, covariance = prior.posterior(observation)
 
     def error(rank: int) -> float:
         fitted = fit_gains(prior, fit(prior, observation, fine(30).with_changes(fit={"rank": rank}), 0))
         assert fitted.gains is not None and {part.shape[1] for part in fitted.gains.products} == {2 * rank}
-        fills = sample(prior, fitted, 1, 1024, batch=1024).latents.flatten(1)
-        return float(((fills.mean(0) - mean).square() / covariance.diag()).mean().sqrt())
+        return error_of_mean(prior, fitted)
 
     errors = [error(rank) for rank in (1, 4, 12)]
     assert errors[0] > 2 * errors[1]
@@ -265,16 +270,10 @@ def test_products_of_levels_above_are_less_by_what_is_less_open() -> None:
 def test_products_of_levels_above_serve_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """With one product of two chains at a level they halve the error."""
     prior, observation = noisily_seen()
-    mean, covariance = prior.posterior(observation)
     fitted = fit_gains(prior, fit(prior, observation, fine(30).with_changes(fit={"rank": 1}), 0))
-
-    def error() -> float:
-        fills = sample(prior, fitted, 1, 1024, batch=1024).latents.flatten(1)
-        return float(((fills.mean(0) - mean).square() / covariance.diag()).mean().sqrt())
-
-    with_levels_above = error()
+    with_levels_above = error_of_mean(prior, fitted)
     monkeypatch.setattr(gains, "LEVELS_ABOVE", 0)
-    assert with_levels_above < 0.5 * error()
+    assert with_levels_above < 0.5 * error_of_mean(prior, fitted)
 
 
 # --- gains of other pictures ---
