@@ -1,10 +1,10 @@
-"""One fit, many fills: chains of a posterior, each drawn alone, beside the further fills that are drawn by their gains.
+"""One fit, many fills: fills that are drawn alone, as the first of every picture is, beside those that gains draw.
 
     python3 run.py benchmark fills [--worlds NAME ...] [--holes NAME ...] [--methods NAME ...] [--pictures 16]
                                    [--further 5] [--quick]
 
 Both are fills of the same pictures, so that they are compared picture by picture. What a run of 1 to 16 fills takes follows
-from what chains and further fills take, which is counted.
+from what the first one and further ones take, which is counted.
 """
 
 from __future__ import annotations
@@ -32,18 +32,19 @@ from toy_prior import model as toy
 
 SEED = 8 * 10**8
 core: Any = PACK.core
-METHODS: dict[str, Any] = {name: core.PRESETS[name] for name in ("balanced", "thorough")}
-# Both have as many.
-CHAINS: int = METHODS["balanced"].chains
+METHODS: dict[str, Any] = {name: core.PRESETS[name] for name in ("balanced", "thorough", "fast")}
+# Of each picture, drawn alone.
+ALONE = 3
 COUNTS = (1, 2, 4, 8, 16)
 
 
 @dataclass(frozen=True)
 class Score:
-    """Chains and further fills of one hole; shares are in [0, 1], passes per fill. See `COLUMNS`.
+    """Fills alone and further fills of one hole; shares are in [0, 1], passes per fill. See `COLUMNS`.
 
     further: further fills of a picture.
-    *_lead: what further fills have above chains. *_error: its standard error over pictures, None of one.
+    *_lead: what further fills have above those alone. *_error: its standard error over pictures, None of one.
+    each: passes of a fill alone, backward ones counted twice.
     """
 
     world: str
@@ -51,17 +52,17 @@ class Score:
     hole: str
     pictures: int
     further: int
-    chains_both: float
+    alone_both: float
     both: float
     both_lead: float
     both_error: float | None
-    chains_tv: float | None
+    alone_tv: float | None
     tv: float | None
-    chains_energy: float
+    alone_energy: float
     energy: float
     energy_lead: float
     energy_error: float | None
-    chain: float
+    each: float
     forward: float
     backward: float
     commit: str
@@ -74,8 +75,7 @@ class Score:
 
     def of_run(self, fills: int) -> float:
         """What each of so many fills takes, the fit included."""
-        chains = min(CHAINS, fills)
-        return (chains * self.chain + (fills - chains) * self.price) / fills
+        return (self.each + (fills - 1) * self.price) / fills
 
 
 class Fills(NamedTuple):
@@ -87,7 +87,7 @@ class Fills(NamedTuple):
 
 
 def drawn(world: Any, hole: torch.Tensor, preset: Any, count: int, further: int) -> tuple[Fills, Fills]:
-    """Chains of the first held-out pictures, and further fills; passes are those of one fill."""
+    """Fills alone of the first held-out pictures, and further ones; passes are those of one fill."""
     model, vae = world.load()
     inputs = sampling_inputs(model, PACK.host.text_inputs.zero_conditioning(model), seed=SEED)
     image = rearrange(world.render(world.truths(count)), "n c h w -> n h w c")
@@ -95,21 +95,21 @@ def drawn(world: Any, hole: torch.Tensor, preset: Any, count: int, further: int)
 
     def work(denoiser: Any, device: torch.device) -> Any:
         observation = PACK.observation.observe(inputs.info, picture, with_crosstalk=True).to(device)
-        fitted = core.fit_gains(denoiser, core.fit(denoiser, observation, preset, SEED))
-        return fitted, core.sample(denoiser, fitted, SEED, further, first=CHAINS)
+        bare = core.fit(denoiser, observation, preset, SEED)
+        fitted = core.fit_gains(denoiser, bare, 1)
+        alone = core.sample(denoiser, bare.without_gains(), SEED, ALONE)
+        return (alone, ALONE), (core.sample(denoiser, fitted, SEED, further, first=1), further)
 
     with torch.inference_mode():
-        fitted, rest = PACK.host.denoiser.open_denoiser(inputs, work, shape=(8, *world.latent_shape), gradient=True)
-        chains = rearrange(fitted.gains.fills, "fills n ... -> (n fills) ...")
-        found = ((chains, fitted.evaluations, CHAINS), (rest.latents, rest.evaluations, further))
-        first, second = (
-            Fills(
-                inputs.info.to_host_latent(latents.cpu()),
-                spent.forward / (count * fills),
-                spent.backward / (count * fills),
-            )
-            for latents, spent, fills in found
+        found = PACK.host.denoiser.open_denoiser(inputs, work, shape=(8, *world.latent_shape), gradient=True)
+    first, second = (
+        Fills(
+            inputs.info.to_host_latent(result.latents.cpu()),
+            result.evaluations.forward / (count * fills),
+            result.evaluations.backward / (count * fills),
         )
+        for result, fills in found
+    )
     return first, second
 
 
@@ -132,9 +132,9 @@ def judged(world: Any, hole: torch.Tensor, fills: Fills, count: int) -> Judged:
     return Judged(world.judge(painted, truths, hole, each), torch.tensor(alone), energy)
 
 
-def lead(further: torch.Tensor, chains: torch.Tensor) -> tuple[float, float | None]:
+def lead(further: torch.Tensor, alone: torch.Tensor) -> tuple[float, float | None]:
     """Mean difference over pictures, (N,) each, and its standard error, which one picture does not have."""
-    difference = (further - chains).double()
+    difference = (further - alone).double()
     several = len(difference) > 1
     return float(difference.mean()), float(difference.std()) / math.sqrt(len(difference)) if several else None
 
@@ -150,17 +150,17 @@ def score(name: str, method: str, hole: str, count: int, further: int) -> Score:
         hole,
         count,
         further,
-        chains_both=one.whole.both,
+        alone_both=one.whole.both,
         both=other.whole.both,
         both_lead=both[0],
         both_error=both[1],
-        chains_tv=above_exact(one.whole),
+        alone_tv=above_exact(one.whole),
         tv=above_exact(other.whole),
-        chains_energy=float(one.energy.mean()),
+        alone_energy=float(one.energy.mean()),
         energy=float(other.energy.mean()),
         energy_lead=energy[0],
         energy_error=energy[1],
-        chain=fills[0].forward + 2 * fills[0].backward,
+        each=fills[0].forward + 2 * fills[0].backward,
         forward=fills[1].forward,
         backward=fills[1].backward,
         commit=commit(),
@@ -196,23 +196,25 @@ COLUMNS: tuple[Column[Score], ...] = (
     Column("method", lambda s: s.method),
     Column("hole", lambda s: s.hole),
     Column("pictures", lambda s: s.pictures),
-    Column("chains", lambda s: 100 * s.chains_both, "{:.1f} %", "fills that are valid and agree with what is visible"),
+    Column("alone", lambda s: 100 * s.alone_both, "{:.1f} %", "fills that are valid and agree with what is visible"),
     Column("further fills", lambda s: 100 * s.both, "{:.1f} %"),
-    Column("lead", lambda s: 100 * s.both_lead, "{:+.1f}", "further fills less chains, points, mean over pictures"),
+    Column(
+        "lead", lambda s: 100 * s.both_lead, "{:+.1f}", "further fills less fills alone, points, mean over pictures"
+    ),
     Column("+-", lambda s: scaled(s.both_error, 100), "{:.1f}", "standard error of the lead over pictures"),
-    Column("TV, chains", lambda s: s.chains_tv, "{:+.2f}", "total variation above that of an exact sampler"),
+    Column("TV, alone", lambda s: s.alone_tv, "{:+.2f}", "total variation above that of an exact sampler"),
     Column("TV, further", lambda s: s.tv, "{:+.2f}"),
-    Column("energy, chains", lambda s: 255 * s.chains_energy, "{:.2f}", "energy score, lower is better: see worlds.md"),
+    Column("energy, alone", lambda s: 255 * s.alone_energy, "{:.2f}", "energy score, lower is better: see worlds.md"),
     Column("energy, further", lambda s: 255 * s.energy, "{:.2f}"),
     Column("lead", lambda s: 255 * s.energy_lead, "{:+.2f}"),
     Column("+-", lambda s: scaled(s.energy_error, 255), "{:.2f}"),
-    Column("chain", lambda s: s.chain, "{:.0f}", "passes of a chain, backward ones counted twice"),
+    Column("passes, alone", lambda s: s.each, "{:.0f}", "of a fill, backward ones counted twice"),
     Column("forward", lambda s: s.forward, "{:.0f}", "passes of a further fill"),
     Column("backward", lambda s: s.backward, "{:.0f}"),
 )
 EXPLANATION = f"""\
-Chains are the first {CHAINS} fills of every picture, which its solver draws alone; further ones are drawn by what chains have
-found.
+The first fill of every picture is drawn by its solver alone; here {ALONE} are. Further ones, from the second on, are drawn by
+what those before them have found, {METHODS["balanced"].chains} of a picture at most.
 
 {legend(COLUMNS)}
 """
@@ -231,18 +233,18 @@ def with_error(values: list[float], errors: list[float | None], form: str) -> st
 
 def summary(scores: list[Score]) -> str:
     """A row per world and method: means over holes, and passes of each fill in runs of 1 to 16."""
-    header = ("world", "method", "holes", "chains", "further fills", "lead", "TV", "energy's lead", "a further fill")
+    header = ("world", "method", "holes", "alone", "further fills", "lead", "TV", "energy's lead", "a further fill")
     rows = []
     for world, method in dict.fromkeys((row.world, row.method) for row in scores):
         own = [row for row in scores if (row.world, row.method) == (world, method)]
-        tv = (mean_of(own, lambda s: s.chains_tv), mean_of(own, lambda s: s.tv))
+        tv = (mean_of(own, lambda s: s.alone_tv), mean_of(own, lambda s: s.tv))
         energy_errors = [scaled(row.energy_error, 255) for row in own]
         rows.append(
             (
                 world,
                 method,
                 str(len(own)),
-                f"{100 * statistics.mean(row.chains_both for row in own):.1f} %",
+                f"{100 * statistics.mean(row.alone_both for row in own):.1f} %",
                 f"{100 * statistics.mean(row.both for row in own):.1f} %",
                 with_error(
                     [100 * row.both_lead for row in own], [scaled(row.both_error, 100) for row in own], "{:+.1f}"
@@ -264,7 +266,7 @@ BENCHMARK = Benchmark(
     tables=tables,
     axes=(
         Axis("world", list(WORLDS), "worlds", usual=("portraits", "scenes", "portraits-pixels"), quick=("portraits",)),
-        Axis("method", list(METHODS), "methods", quick=("balanced",)),
+        Axis("method", list(METHODS), "methods", usual=("balanced", "thorough"), quick=("balanced",)),
         Axis("hole", HOLES, "holes", usual=(), quick=("centre",)),
     ),
     counts=(

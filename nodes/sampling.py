@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -115,7 +115,7 @@ def run_method(inputs: GuidedModel, method: Method[T_co], report: Callable[[Prog
     """
     state, begin, working = RunState(), time.monotonic(), 0.0
     if report is None:
-        report = reporter(inputs.model, inputs.info, method.calls, state.drawing, state.gains.drawing)
+        report = reporter(inputs.model, inputs.info, method.calls, state.drawing, state.gains)
 
     def work(denoiser: Denoiser, device: torch.device, batch: int) -> T_co:
         nonlocal working
@@ -200,12 +200,11 @@ class Painted(NamedTuple):
 class Plan(NamedTuple):
     """What is drawn of a posterior: chains that it lacks, then further fills of a picture.
 
-    method: of the chains.
-    further: of the fills.
+    chains: each one's method.
+    further: the fills'.
     """
 
-    method: DrawMethod[LatentObservation]
-    chains: int
+    chains: Sequence[DrawMethod[LatentObservation]]
     further: DrawMethod[LatentObservation]
     fills: int
 
@@ -216,23 +215,25 @@ class Plan(NamedTuple):
         there = 0 if fitted.gains is None else fitted.gains.chains
         known = max(needed, there) if seed == fitted.seed else 0
         drawn = fills - min(max(known - first, 0), fills)
-        return cls(
-            posterior_method(fitted.preset, fitted.posterior), max(needed - there, 0), further_method(fitted), drawn
-        )
+        alone, further = posterior_method(fitted.preset, fitted.posterior), further_method(fitted)
+        return cls([further if number else alone for number in range(there, needed)], further, drawn)
 
     def calls(self, images: int) -> PlannedCalls:
         """Network calls of the chains and of the fills."""
         return PlannedCalls(
-            chains=self.method.planned_calls(images, self.chains, ROWS.get()) if self.chains else 0,
+            chains=sum(chain.planned_calls(images, 1, ROWS.get()) for chain in self.chains),
             sample=self.further.planned_calls(images, self.fills, ROWS.get()) if self.fills else 0,
         )
 
     def demand(self, observation: LatentObservation) -> MemoryDemand:
-        rows = max(len(observation.y) * max(self.chains, self.fills), 1)
-        coupled = self.further.coupled
-        gradient = (self.chains > 0 and self.method.needs_gradient) or self.further.needs_gradient
+        images, coupled = len(observation.y), self.further.coupled
+        rows = min(max(images * self.fills, images if self.chains else 1), ROWS.get())
         return MemoryDemand(
-            observation.shape, 1 if coupled else min(rows, ROWS.get()), self.fills if coupled else 0, gradient
+            observation.shape,
+            1 if coupled else rows,
+            self.fills if coupled else 0,
+            any(method.needs_gradient for method in (*self.chains, self.further)),
+            differentiated=rows if self.further.needs_gradient else images,
         )
 
 
@@ -334,6 +335,7 @@ class FitAndDraw:
             max(draws.inseparable, rows),
             config.steps > 0 or draws.gradient,
             config.calls_per_step if config.steps else 1,
+            differentiated=draws.differentiated,
         )
 
     @property

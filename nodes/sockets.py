@@ -83,7 +83,7 @@ class Passes(NamedTuple):
     """Passes through the network, forward and backward.
 
     each: of a fill.
-    further: of one that is drawn by the gains that the first fills of its picture have fitted, if there are such.
+    further: of each fill of a picture after the first, where these are drawn by gains.
     fit: of the gradient steps before the first one, for one picture.
     """
 
@@ -108,7 +108,7 @@ def price(preset: Preset) -> str:
     """What a preset costs, in passes through the network: KSampler takes one for each of its steps."""
     each, further, fit = passes(preset)
     if further is not None:
-        return f"{each} passes a fill, {further} from fill {preset.chains + 1} on"
+        return f"{each} passes a fill, {further} from fill 2 on"
     return f"{each} passes a fill" + (f" after {fit} for the picture" if fit else "")
 
 

@@ -43,8 +43,9 @@ class FitConfig:
     upper_evidence: weight of the evidence at keypoints above the first.
     beta_prior: weight of the bound's prior term.
     beta_hierarchy: weight of the bound's hierarchy term.
-    chains: fills of each picture that are drawn by the refiner's solver alone, and whose findings draw all further ones,
-        see `posterior.gains`; 0 where every fill is drawn so. Refiners without a solver and particles know no gains.
+    chains: fills of each picture whose findings draw all further ones, see `posterior.gains`: the first is drawn by the
+        refiner's solver alone, each later one by what those before it have found. 0 where every fill is drawn alone.
+        Refiners without a solver and particles know no gains.
     rank: directions that a chain leaves at each level, at most; with three chains 6 make files of less than 200 MB.
     v_range: added variance of the diffusion loss at the top, in units of s_K^2, or None for the closed form.
 
@@ -128,7 +129,7 @@ class SamplerConfig:
     final_eta: that of the steps below.
     guidance_scale: strength of `pigdm` and `dps`.
     solver_steps: products with the Jacobian per level of `moment_matching`, shared among its resamplings.
-    corrections: in so many steps at every guided level, the last ones, further fills take a product with their own
+    corrections: in so many steps at every guided level, the last ones, fills after the first take a product with their own
         Jacobian, see `FitConfig.chains`, each by one more forward pass.
     recycles: its solver goes on with what it has tried at earlier steps, see `LevelStep.recycles`; particles do not.
     differences: its products are differences of forward passes, see `LevelStep.differences`.

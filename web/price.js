@@ -39,10 +39,9 @@ function duration(value) {
 export function priced(node, preset) {
   const price = prices[preset];
   if (!price) return preset;
-  // A posterior that is fitted alone draws its first fills.
-  const fills = Number(widgetOf(node, "fills")?.value ?? price.first);
-  const first = Math.min(fills, price.first);
-  const passes = price.fit + price.fill * first + price.further * (fills - first);
+  // A posterior that is fitted alone draws its chains.
+  const fills = Number(widgetOf(node, "fills")?.value ?? price.chains);
+  const passes = price.fit + (fills ? price.fill + price.further * (fills - 1) : 0);
   const each = secondsPerPass()[modelFile(node)];
   if (!passes) return preset;
   if (!each) return text("price_passes", { preset, passes });

@@ -47,6 +47,7 @@ class MemoryDemand:
     gradient: whether the network is differentiated.
     passes: through the network, in one graph.
     decoder: latents go through it, and it is differentiated too.
+    differentiated: of the batch so many rows at most, the others are drawn without gradients; None for all.
     """
 
     shape: tuple[int, int, int]
@@ -55,6 +56,11 @@ class MemoryDemand:
     gradient: bool
     passes: int = 1
     decoder: HostDecoder | None = None
+    differentiated: int | None = None
+
+    def rows(self, batch: int) -> int:
+        """Rows that are differentiated at once where a batch has so many."""
+        return max(min(batch, self.differentiated or batch), self.inseparable * self.passes)
 
 
 class Choice(NamedTuple):
@@ -74,7 +80,7 @@ def choose(demand: MemoryDemand, row: float, free: float) -> Choice:
     """
     for mode, share in SHARES.items():
         batch = demand.batch
-        while (need := share * row * max(batch, demand.inseparable * demand.passes)) > free and batch > 1:
+        while (need := share * row * demand.rows(batch)) > free and batch > 1:
             batch = (batch + 1) // 2
         why = f"{mode} needs {_gb(need)} beside the weights, {_gb(free)} are free for it"
         if need <= free:

@@ -13,7 +13,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from PIL import Image
 
-from ...vipaint_core import Progress, SampleState
+from ...vipaint_core import GainState, Progress, SampleState
 from .messages import tell
 from .model_info import ModelInfo
 
@@ -120,15 +120,14 @@ def reporter(
     info: ModelInfo,
     planned: PlannedCalls,
     drawing: SampleState,
-    chains: SampleState | None = None,
+    gains: GainState | None = None,
 ) -> Callable[[Progress], None]:
     """A callback for the core.
 
-    drawing, chains: of the run; they say which fills are being drawn, in the stages of these names.
+    drawing, gains: of the run; they say which fills are being drawn, in the stages "sample" and "chains".
     """
     bar = comfy.utils.ProgressBar(max(sum(planned), 1))
     previewer = find_previewer(model, info)
-    states = {"sample": drawing, "chains": chains}
     grid = None if previewer is None else PreviewGrid(previewer, info)
     due, told, plan, remaining = -math.inf, -math.inf, planned, RemainingTime()
 
@@ -143,9 +142,13 @@ def reporter(
             told = begin
             tell(f"{_STAGES[progress.stage]}, about {in_words(left)} left")
         if grid is not None and progress.stage != "bound" and begin > due:
-            state = states.get(progress.stage)
             # Samples of a gradient step are of one posterior: one of them shows it.
-            preview = grid.update(progress.x0, ((0, 0),) if state is None else state.drawing)
+            shown: tuple[tuple[int, int], ...] = ((0, 0),)
+            if progress.stage == "sample":
+                shown = drawing.drawing
+            elif progress.stage == "chains" and gains is not None:
+                shown = gains.drawing.drawing
+            preview = grid.update(progress.x0, shown)
             end = time.monotonic()
             due = end + max(_PREVIEW_SECONDS, (end - begin) / _PREVIEW_SHARE)
         bar.update_absolute(value, max(sum(plan), 1), preview)

@@ -22,32 +22,32 @@ def test_quick_run_writes_tables(comfyui: Path, tmp_path: Path, monkeypatch: pyt
     with open(tmp_path / "fills.csv", encoding="utf-8", newline="") as file:
         (row,) = csv.DictReader(file)
     assert (row["world"], row["method"], row["hole"]) == ("portraits", "balanced", "centre")
-    # A further fill is not differentiated; a chain has 16 forward and 26 backward passes.
-    assert (float(row["forward"]), float(row["backward"]), float(row["chain"])) == (23, 0, 68)
+    # A further fill is not differentiated; one alone has 16 forward and 26 backward passes.
+    assert (float(row["forward"]), float(row["backward"]), float(row["each"])) == (23, 0, 68)
     # Of one picture there is no standard error.
     assert row["both_error"] == ""
     assert "| balanced " in (tmp_path / "fills.md").read_text("utf-8")
 
 
 def row(hole: str, both: float, error: float | None) -> fills.Score:
-    chains = {"chains_both": 0.5, "chains_tv": None, "chains_energy": 0.1, "chain": 100.0}
+    alone = {"alone_both": 0.5, "alone_tv": None, "alone_energy": 0.1, "each": 100.0}
     leads = {"both_lead": both - 0.5, "both_error": error, "energy_lead": -0.01, "energy_error": error}
     spent = {"forward": 20.0, "backward": 2.0, "commit": "", "key": ""}
-    return fills.Score("portraits", "balanced", hole, 1, 2, **chains, **leads, **spent, both=both, tv=None, energy=0.09)
+    return fills.Score("portraits", "balanced", hole, 1, 2, **alone, **leads, **spent, both=both, tv=None, energy=0.09)
 
 
 def test_the_price_of_a_run() -> None:
     one = row("centre", 1.0, None)
     assert one.price == 24
-    assert [one.of_run(count) for count in (1, 2, 4, 8)] == [100, 100, 81, 52.5]
+    assert [one.of_run(count) for count in (1, 2, 4, 8)] == [100, 62, 43, 33.5]
 
 
 def test_the_lead_is_that_of_pictures() -> None:
-    chains, further = torch.tensor([0.2, 0.4, 0.9]), torch.tensor([0.3, 0.5, 1.0])
-    mean, error = fills.lead(further, chains)
+    alone, further = torch.tensor([0.2, 0.4, 0.9]), torch.tensor([0.3, 0.5, 1.0])
+    mean, error = fills.lead(further, alone)
     assert mean == pytest.approx(0.1)
     assert error == pytest.approx(0, abs=1e-6)
-    assert fills.lead(further[:1], chains[:1])[1] is None
+    assert fills.lead(further[:1], alone[:1])[1] is None
 
 
 def test_the_summary_has_means_over_holes() -> None:

@@ -45,13 +45,15 @@ def test_further_fills_do_not_depend_on_what_was_drawn_before(pack, tiny, condit
 
 
 def test_further_fills_ask_for_no_gradients(pack, tiny, tiny_info, conditioning, paint):
-    """Whatever the widget says; the chains that a posterior lacks do."""
+    """Whatever the widget says; the first fill of a picture does."""
     _, whole = paint(preset="balanced", fills=4)
     _, single = paint(preset="balanced", fills=1)
-    demands = [pack.sampling.DrawMore(fitted, 0, 2, 3).demand for fitted in (whole, single)]
-    assert [demand.gradient for demand in demands] == [False, True]
-    plans = [pack.sampling.DrawMore(fitted, 0, 2, 3).calls for fitted in (whole, single)]
-    assert [(plan.chains, plan.sample) for plan in plans] == [(0, 23), (16, 23)]
+    bare = replace(single, gains=None)
+    draws = [pack.sampling.DrawMore(fitted, 0, 2, 3) for fitted in (whole, single, bare)]
+    assert [draw.demand.gradient for draw in draws] == [False, False, True]
+    assert [(draw.calls.chains, draw.calls.sample) for draw in draws] == [(0, 23), (2 * 23, 23), (16 + 2 * 23, 23)]
+    # Two fills are drawn at once, of which one at a time could be differentiated.
+    assert (draws[2].demand.batch, draws[2].demand.differentiated) == (2, 1)
     # The fit's own first fills are there.
     assert sum(pack.sampling.DrawMore(whole, 0, 3).calls) == 0
 
@@ -96,7 +98,7 @@ def test_a_fit_that_starts_from_another_takes_no_passes(pack, tiny, conditioning
     out = start(given)
     (posterior,) = out.result
     assert posterior.evaluations.forward == posterior.evaluations.backward == 0
-    assert "starts from 12 gains a level of another picture" in out.ui["text"][-1] and "vipaint_cost" not in out.ui
+    assert "starts from 6 gains a level of another picture" in out.ui["text"][-1] and "vipaint_cost" not in out.ui
     more = pack.sampling.DrawMore(posterior, 0, 2)
     assert not more.demand.gradient and (more.calls.chains, more.calls.sample) == (0, 23)
     with torch.inference_mode():

@@ -58,6 +58,11 @@ class Gains:
     def chains(self) -> int:
         return len(self.fills)
 
+    @classmethod
+    def none(cls, like: torch.Tensor) -> Gains:
+        """Before anything is found. like: (B, C, H, W), latents."""
+        return cls((), (), (), like.new_zeros(0, *like.shape))
+
     def at(self, s: float, image: torch.Tensor) -> Pairs | None:
         """What is known at level s for rows of the given images, (N,); None where nothing is.
 
@@ -94,13 +99,17 @@ class Gains:
 
     def joined(self, other: Gains) -> Gains:
         """With the chains of others, of the same levels, after these. Raises ValueError for other levels."""
+        fills = torch.cat([self.fills, other.fills])
+        if not other.levels:
+            # Fills without products of their own have found nothing.
+            return replace(self, fills=fills)
         if self.levels != other.levels:
             raise ValueError(f"Gains: expected others of the levels {self.levels}, found {other.levels}")
         directions, products = (
             tuple(torch.cat(both, 1) for both in zip(own, others, strict=True))
             for own, others in ((self.directions, other.directions), (self.products, other.products))
         )
-        return replace(self, directions=directions, products=products, fills=torch.cat([self.fills, other.fills]))
+        return replace(self, directions=directions, products=products, fills=fills)
 
     def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> Gains:
         """dtype: of the fills; directions and products keep theirs."""
@@ -113,9 +122,9 @@ class Gains:
 
 
 class Recorder:
-    """Collects what chains find, batch by batch; an unfinished batch leaves nothing.
+    """Collects what a chain of every picture finds, batch by batch; an unfinished batch leaves nothing.
 
-    rank: directions that a chain leaves at a level, at most.
+    rank: directions that it leaves at a level, at most.
     """
 
     def __init__(self, rank: int) -> None:
@@ -140,22 +149,17 @@ class Recorder:
         self._open = {}
 
     def gains(self, fills: torch.Tensor) -> Gains:
-        """Of all batches. fills: (M, B, C, H, W), those that were drawn; pictures without batches have gains of zero."""
-        chains, images = fills.shape[:2]
+        """Of all batches. fills: (B, C, H, W), those that were drawn; pictures without batches have gains of zero."""
         levels = sorted({s for _, found in self._batches for s in found}, reverse=True)
-        rows = torch.cat([image for image, _ in self._batches]) if self._batches else torch.zeros(0, dtype=torch.long)
-
-        present = rows[::chains]
 
         def whole(part: int, s: float) -> torch.Tensor:
-            """(B, M * K, ...); rows of one picture follow each other."""
+            """(B, K, ...)."""
             found = torch.cat([batch[s][part] for _, batch in self._batches])
-            every = found.new_zeros(images, chains * found.shape[1], *found.shape[2:])
-            every[present] = found.reshape(len(present), -1, *found.shape[2:])
-            return every
+            image = torch.cat([rows for rows, _ in self._batches])
+            return found.new_zeros(len(fills), *found.shape[1:]).index_copy(0, image, found)
 
         directions, products = (tuple(whole(part, s) for s in levels) for part in (0, 1))
-        return Gains(tuple(levels), directions, products, fills)
+        return Gains(tuple(levels), directions, products, fills[None])
 
 
 def _reduced(found: Sequence[Tried], rank: int) -> tuple[torch.Tensor, torch.Tensor]:

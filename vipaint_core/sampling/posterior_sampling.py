@@ -155,8 +155,14 @@ def descent_method(
 
 @dataclass
 class GainState:
-    """Unfinished chains. `fit_gains` updates it after every batch, and continues from it."""
+    """Unfinished chains. `fit_gains` updates it after every batch, and continues from it.
 
+    fitted: with the chains that are whole.
+    drawing: of the next one, with what those before it took.
+    recorder: of the next one.
+    """
+
+    fitted: FittedPosterior | None = None
     drawing: SampleState = field(default_factory=SampleState)
     recorder: Recorder | None = None
 
@@ -176,7 +182,7 @@ def fit_gains(
     state: GainState | None = None,
     callback: Callable[[Progress], None] | None = None,
 ) -> FittedPosterior:
-    """Draws the chains of a posterior that it does not have yet; their solvers' findings are its gains.
+    """Draws the chains of a posterior that it does not have yet, one after the other; what their solvers find are its gains.
 
     chains: how many it then has, those of its preset where None.
     state: earlier, unfinished chains of the same arguments, continued in place; an exception leaves it at the last
@@ -187,23 +193,32 @@ def fit_gains(
     if wanted <= there:
         return fitted
     state = state if state is not None else GainState()
-    state.recorder = state.recorder or Recorder(fitted.preset.fit.rank)
-    drawn = draw_fills(
-        denoiser,
-        fitted.observation,
-        posterior_method(fitted.preset, fitted.posterior, recorder=state.recorder),
-        fitted.seed,
-        wanted - there,
-        first=there,
-        batch=batch,
-        state=state.drawing,
-        callback=callback,
-        stage="chains",
-    )
-    gains = state.recorder.gains(drawn.latents.unflatten(0, (-1, wanted - there)).transpose(0, 1))
-    if fitted.gains is not None:
-        gains = fitted.gains.joined(gains)
-    return replace(fitted, gains=gains, evaluations=fitted.evaluations + drawn.evaluations)
+    whole, left = state.fitted or fitted, 0
+
+    def report(progress: Progress) -> None:
+        assert callback is not None
+        callback(replace(progress, calls=progress.calls + left))
+
+    for number in range(0 if whole.gains is None else whole.gains.chains, wanted):
+        state.recorder = state.recorder or Recorder(fitted.preset.fit.rank)
+        left = further_method(whole).planned_calls(len(fitted.observation.y), wanted - number - 1, batch)
+        drawn = draw_fills(
+            denoiser,
+            fitted.observation,
+            posterior_method(fitted.preset, fitted.posterior, whole.gains, state.recorder),
+            fitted.seed,
+            1,
+            first=number,
+            batch=batch,
+            state=state.drawing,
+            callback=None if callback is None else report,
+            stage="chains",
+        )
+        found = state.recorder.gains(drawn.latents)
+        whole = replace(whole, gains=found if whole.gains is None else whole.gains.joined(found))
+        state.fitted, state.recorder = whole, None
+        state.drawing = SampleState(calls=state.drawing.calls, evaluations=state.drawing.evaluations)
+    return replace(whole, evaluations=fitted.evaluations + state.drawing.evaluations)
 
 
 # Least share of an observation's cells that the one whose gains are lent must show too.
@@ -248,8 +263,11 @@ def shown_too(observation: LatentObservation, other: LatentObservation) -> float
 
 
 def further_method(fitted: FittedPosterior) -> DrawMethod[LatentObservation]:
-    """Fills that are no chains of the posterior: by its gains, where its preset has them."""
-    return posterior_method(fitted.preset, fitted.posterior, fitted.gains)
+    """Fills after the first of a posterior: by its gains, where it has them or its preset will."""
+    gains = fitted.gains
+    if gains is None and fitted.preset.chains:
+        gains = Gains.none(fitted.posterior.mu[0])
+    return posterior_method(fitted.preset, fitted.posterior, gains)
 
 
 def sample(

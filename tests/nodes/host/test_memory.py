@@ -45,23 +45,30 @@ def test_rows_that_cannot_be_split_count_with_all_their_passes(memory):
     assert (found.mode, found.batch) == ("checkpointed", 4)
 
 
+def test_rows_without_gradients_need_no_room_for_them(memory):
+    """Of eight fills the first alone is differentiated."""
+    demand = memory.MemoryDemand(SHAPE, 8, 0, True, differentiated=1)
+    found = [memory.choose(demand, ROW, free * ROW) for free in (0.8, 0.79, 0.24)]
+    assert [(choice.mode, choice.batch) for choice in found] == [("full", 8), ("checkpointed", 8), ("jacobian_free", 8)]
+
+
 def test_the_network_is_measured_where_the_worst_case_does_not_fit(memory, tiny, paint, monkeypatch, messages):
     """A plain pass tells what the graph needs: more than the activations that are saved, not many times as much."""
     expected = paint(preset="balanced", fills=3)[0]["samples"]
-    demand = memory.MemoryDemand((16, 8, 6), 3, 0, True)
-    worst = 3 * memory.LARGEST_FACTOR * memory.reckoned_bytes(tiny.model, demand.shape, 2)
+    demand = memory.MemoryDemand((16, 8, 6), 1, 0, True)
+    worst = memory.LARGEST_FACTOR * memory.reckoned_bytes(tiny.model, demand.shape, 2)
     assert memory.first_choice(tiny.model, demand, "auto").mode == "full"
     free = [0.99 * worst]
     monkeypatch.setattr(memory, "available_bytes", lambda _: free[0])
     assert memory.first_choice(tiny.model, demand, "auto") is None
     assert torch.equal(paint(preset="balanced", fills=3)[0]["samples"], expected)
-    assert "gradients full, 3 at once" in messages()[-1]
+    assert "gradients full, 1 at once" in messages()[-1]
     monkeypatch.setattr(memory, "allocated_bytes", lambda *_: 1.3 * free[0])
     paint(preset="balanced", fills=3)
-    assert "gradients checkpointed, 3 at once" in messages()[-1]
+    assert "gradients checkpointed, 1 at once" in messages()[-1]
     free[0] = 0
     paint(preset="balanced", fills=3)
-    assert "gradients jacobian_free, 3 at once: the weights leave 0.0 GB" in messages()[-1]
+    assert "gradients jacobian_free, 1 at once: the weights leave 0.0 GB" in messages()[-1]
 
 
 def saved(memory, tiny, open_denoiser, conditioning, mode, cfg=1.0):
@@ -111,13 +118,13 @@ class Failing:
 
 
 def test_batches_shrink_until_they_fit(tiny, paint, messages):
-    expected = paint(preset="balanced", fills=7)[0]["samples"]
-    failing = Failing(tiny.model, lambda rows, graph: graph and rows > 2)
-    found = paint(preset="balanced", fills=7, model=failing.model)[0]["samples"]
+    expected = paint(preset="balanced", fills=11)[0]["samples"]
+    failing = Failing(tiny.model, lambda rows, graph: rows > 4)
+    found = paint(preset="balanced", fills=11, model=failing.model)[0]["samples"]
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
     assert [message.split(":")[1] for message in messages() if "gradients" in message][-2:] == [
+        " gradients full, 8 at once",
         " gradients full, 4 at once",
-        " gradients full, 2 at once",
     ]
     assert sum("out of memory; goes on with less" in message for message in messages()) == 1
 
@@ -128,8 +135,8 @@ def test_the_next_mode_takes_over(tiny, paint, messages):
     failing = Failing(tiny.model, lambda _rows, graph: graph)
     found = paint(preset="balanced", gradients="checkpointed", model=failing.model)[0]["samples"]
     assert torch.equal(found, expected)
-    assert "gradients checkpointed, 2 at once: as chosen" in messages()[-5]
-    assert messages()[-1] == "VIPaint: gradients jacobian_free, 2 at once: out of memory"
+    assert "gradients checkpointed, 1 at once: as chosen" in messages()[-3]
+    assert messages()[-1] == "VIPaint: gradients jacobian_free, 1 at once: out of memory"
 
 
 def test_finished_fills_and_steps_are_kept(pack, tiny, paint, monkeypatch):
@@ -178,7 +185,7 @@ def test_quantised_weights_are_not_differentiated(memory, tiny, load_model, pain
     model = load_model(tmp_path / "quantised.safetensors", model_options={"dtype": torch.bfloat16})
     found = paint(model=model, preset="balanced", gradients="full")[0]["samples"]
     assert torch.isfinite(found).all()
-    assert "jacobian_free, 2 at once: the weights are quantised (QuantizedTensor)" in messages()[-1]
+    assert "jacobian_free, 1 at once: the weights are quantised (QuantizedTensor)" in messages()[-1]
 
 
 def test_weights_that_are_only_stored_in_8_bits_are_differentiated(
