@@ -1,7 +1,7 @@
 """HTTP routes: the pack's version, what presets cost, and the files of a job that a script has named.
 
     GET    /vipaint/version               {"version": "0.1.0", "source": digest of the code}
-    GET    /vipaint/prices                {"fast": {"fit": 0, "fill": 28, "further": 23, "chains": 3}, ...}
+    GET    /vipaint/prices                {"fast": {"fit": 0, "fill": 28, "chain": 28, "further": 23, "chains": 3}, ...}
     GET    /vipaint/jobs/JOB/posterior    the posterior that VIPaintSavePosterior saved under batch/JOB/
     DELETE /vipaint/jobs/JOB              deletes what was uploaded and saved under the job's name
 
@@ -60,11 +60,11 @@ async def get_version(request: web.Request) -> web.Response:
 
 
 async def get_prices(request: web.Request) -> web.Response:
-    """Passes through the network: of the fit, of the first fill, of each further one; and fills that a fit draws."""
+    """Passes through the network: of the fit, of the first fill, of later chains, of further fills; and how many chains."""
 
     def price(preset: Preset) -> dict[str, int]:
-        each, further, fit = passes(preset)
-        return {"fit": fit, "fill": each, "further": each if further is None else further, "chains": preset.chains}
+        each, chain, further, fit = passes(preset)
+        return {"fit": fit, "fill": each, "chain": chain, "further": further, "chains": preset.chains}
 
     return web.json_response({name: price(preset) for name, preset in PRESETS.items()})
 

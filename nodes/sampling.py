@@ -29,6 +29,7 @@ from ..vipaint_core import (
     Progress,
     SampleState,
     bound_calls,
+    chain_method,
     chains_needed,
     draw_fills,
     fit,
@@ -36,7 +37,6 @@ from ..vipaint_core import (
     further_method,
     gain_bound,
     initial_posterior,
-    posterior_method,
     reachable_level,
     sample,
     start_from,
@@ -215,8 +215,8 @@ class Plan(NamedTuple):
         there = 0 if fitted.gains is None else fitted.gains.chains
         known = max(needed, there) if seed == fitted.seed else 0
         drawn = fills - min(max(known - first, 0), fills)
-        alone, further = posterior_method(fitted.preset, fitted.posterior), further_method(fitted)
-        return cls([further if number else alone for number in range(there, needed)], further, drawn)
+        chains = [chain_method(fitted, number) for number in range(there, needed)]
+        return cls(chains, further_method(fitted), drawn)
 
     def calls(self, images: int) -> PlannedCalls:
         """Network calls of the chains and of the fills."""

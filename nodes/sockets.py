@@ -82,13 +82,15 @@ PRESET_WORDS = {
 class Passes(NamedTuple):
     """Passes through the network, forward and backward.
 
-    each: of a fill.
-    further: of each fill of a picture after the first, where these are drawn by gains.
+    each: of a fill that is drawn alone.
+    chain: of a later chain, as many as `each` where there are no gains.
+    further: of a further fill, as many as `each` where there are no gains.
     fit: of the gradient steps before the first one, for one picture.
     """
 
     each: int
-    further: int | None
+    chain: int
+    further: int
     fit: int
 
 
@@ -100,16 +102,22 @@ def passes(preset: Preset) -> Passes:
         descent = sum(refiner.forward_passes(step) + refiner.backward_passes(step) for refiner, step in refiners)
         return len(preset.fit.keypoints) - 1 + descent
 
-    further = total(preset.further_descent(lowest)) if preset.chains else None
-    return Passes(total(preset.descent(lowest)), further, 2 * preset.fit.calls * preset.fit.draws)
+    each = total(preset.descent(lowest))
+    chain, further = each, each
+    if preset.chains:
+        chain, further = total(preset.chain_descent(lowest, 1)), total(preset.further_descent(lowest))
+    return Passes(each, chain, further, 2 * preset.fit.calls * preset.fit.draws)
 
 
 def price(preset: Preset) -> str:
     """What a preset costs, in passes through the network: KSampler takes one for each of its steps."""
-    each, further, fit = passes(preset)
-    if further is not None:
-        return f"{each} passes a fill, {further} from fill 2 on"
-    return f"{each} passes a fill" + (f" after {fit} for the picture" if fit else "")
+    each, chain, further, fit = passes(preset)
+    words = f"{each} passes a fill" + (f" after {fit} for the picture" if fit else "")
+    if chain < each:
+        words += f", {chain} from fill 2 on"
+    if further < chain:
+        words += f", {further} from fill {preset.chains + 1} on"
+    return words
 
 
 def preset_input(presets: Mapping[str, Preset] = PRESETS) -> io.Input:

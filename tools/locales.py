@@ -26,7 +26,7 @@ TEXTS = ROOT / "web" / "texts.js"
 ERROR = "error: "
 # The line of a preset: its name, what it is for, what it takes.
 PRESET = re.compile(
-    r"([\w-]+): ([^;.]+); (\d+) passes a fill(?: after (\d+) for the picture|, (\d+) from fill (\d+) on)?\."
+    r"([\w-]+): ([^;.]+); (\d+) passes a fill(?: after (\d+) for the picture)?((?:, \d+ from fill \d+ on)*)\."
 )
 
 
@@ -56,13 +56,11 @@ def translator(table: dict[str, str]) -> Callable[[str], str | None]:
             return table.get(text)
         # The prices are computed.
         parts = [table[text[: text.index(presets[0][0] + ": ")].strip()]]
-        for name, words, each, fit, further, number in presets:
-            price = "{each} passes a fill"
-            if fit:
-                price += " after {fit} for the picture"
-            if further:
-                price += ", {further} from fill {number} on"
-            numbers = table[price].format(each=each, fit=fit, further=further, number=number)
+        for name, words, each, fit, later in presets:
+            price = "{each} passes a fill" + (" after {fit} for the picture" if fit else "")
+            numbers = table[price].format(each=each, fit=fit)
+            for further, number in re.findall(r"(\d+) from fill (\d+)", later):
+                numbers += table[", {further} from fill {number} on"].format(further=further, number=number)
             parts.append(f"{name}: {table[words]}; {numbers}.")
         return " ".join(parts)
 

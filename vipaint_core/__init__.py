@@ -18,6 +18,7 @@ from .sampling.gain_bound import bound_calls, gain_bound
 from .sampling.posterior_sampling import (
     SHOWN_TOO,
     GainState,
+    chain_method,
     chains_needed,
     descent_method,
     fit_gains,
@@ -58,6 +59,7 @@ __all__ = [
     "ScheduleConfig",
     "around",
     "bound_calls",
+    "chain_method",
     "chains_needed",
     "descent_method",
     "draw_fills",

@@ -129,8 +129,8 @@ class SamplerConfig:
     final_eta: that of the steps below.
     guidance_scale: strength of `pigdm` and `dps`.
     solver_steps: products with the Jacobian per level of `moment_matching`, shared among its resamplings.
-    corrections: in so many steps at every guided level, the last ones, fills after the first take a product with their own
-        Jacobian, see `FitConfig.chains`, each by one more forward pass.
+    corrections: in so many steps at every guided level, the last ones, further fills take a product with their own
+        Jacobian, see `FitConfig.chains`, each by one more forward pass; chains after the first do in every step.
     recycles: its solver goes on with what it has tried at earlier steps, see `LevelStep.recycles`; particles do not.
     differences: its products are differences of forward passes, see `LevelStep.differences`.
     warm_start: its solver starts from what the step before has found.
@@ -237,15 +237,22 @@ class Preset:
         schedule = self.schedule
         return self.steps_through(karras_levels(s, schedule.steps, schedule.s_min, schedule.rho))
 
+    def chain_descent(self, s: float, number: int) -> list[LevelStep]:
+        """The steps of chain `number`: of the first, 0, those of `descent`; later ones take a product in each for others."""
+        return self._by_gains(s, math.inf) if number else self.descent(s)
+
     def further_descent(self, s: float) -> list[LevelStep]:
         """The steps of fills that are drawn by gains: those of `descent`, with few products of their own.
 
         Chains in other modes have other Jacobians: a fill's own product belongs in the step that leaves a level for good.
         """
+        return self._by_gains(s, self.sampler.corrections)
+
+    def _by_gains(self, s: float, corrections: float) -> list[LevelStep]:
         steps, visits = list[LevelStep](), 0
         for step in reversed(self.descent(s)):
             if REFINERS[step.refiner].solves:
-                corrected = visits < self.sampler.corrections
+                corrected = visits < corrections
                 visits = visits + 1 if step.renew else 0
                 step = replace(step, solver_steps=int(corrected), differences=True, recycles=True)
             steps.append(step)

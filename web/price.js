@@ -41,7 +41,9 @@ export function priced(node, preset) {
   if (!price) return preset;
   // A posterior that is fitted alone draws its chains.
   const fills = Number(widgetOf(node, "fills")?.value ?? price.chains);
-  const passes = price.fit + (fills ? price.fill + price.further * (fills - 1) : 0);
+  const first = Math.min(fills, 1);
+  const chains = Math.max(Math.min(fills, price.chains) - 1, 0);
+  const passes = price.fit + price.fill * first + price.chain * chains + price.further * (fills - first - chains);
   const each = secondsPerPass()[modelFile(node)];
   if (!passes) return preset;
   if (!each) return text("price_passes", { preset, passes });

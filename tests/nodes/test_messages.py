@@ -57,16 +57,17 @@ def test_a_run_tells_the_editor_what_its_passes_took(pack, tiny, conditioning, p
     with torch.inference_mode():
         ui = pack.inpaint.VIPaintInpaint.execute(tiny.model, *conditioning, 0, 1.0, **given).ui
     passes, seconds = ui["vipaint_cost"]
-    assert passes == 28 + 23 and 0 < seconds < 60
+    assert passes == 2 * 28 and 0 < seconds < 60
     assert "vipaint_cost" not in pack.crop.VIPaintCrop.execute(image, mask, 32, 32, 2.0, 1.0).ui
 
 
 def test_prices_are_those_of_the_tooltips(pack):
     prices = json.loads(asyncio.run(pack.routes.get_prices(None)).body)
     assert prices.keys() == pack.core.PRESETS.keys()
-    assert prices["fast"] == {"fit": 0, "fill": 28, "further": 23, "chains": 3}
+    assert prices["fast"] == {"fit": 0, "fill": 28, "chain": 28, "further": 23, "chains": 3}
     for name, preset in pack.core.PRESETS.items():
         price, found = pack.sockets.price(preset), prices[name]
         assert price.startswith(f"{found['fill']} passes a fill")
         assert f"{found['fit']} for the picture" in price or not found["fit"]
-        assert f"{found['further']} from fill 2 on" in price or not found["chains"]
+        assert f"{found['chain']} from fill 2 on" in price or found["chain"] == found["fill"]
+        assert f"{found['further']} from fill {found['chains'] + 1} on" in price or found["further"] == found["chain"]

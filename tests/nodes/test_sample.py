@@ -51,7 +51,7 @@ def test_further_fills_ask_for_no_gradients(pack, tiny, tiny_info, conditioning,
     bare = replace(single, gains=None)
     draws = [pack.sampling.DrawMore(fitted, 0, 2, 3) for fitted in (whole, single, bare)]
     assert [draw.demand.gradient for draw in draws] == [False, False, True]
-    assert [(draw.calls.chains, draw.calls.sample) for draw in draws] == [(0, 23), (2 * 23, 23), (16 + 2 * 23, 23)]
+    assert [(draw.calls.chains, draw.calls.sample) for draw in draws] == [(0, 23), (2 * 28, 23), (16 + 2 * 28, 23)]
     # Two fills are drawn at once, of which one at a time could be differentiated.
     assert (draws[2].demand.batch, draws[2].demand.differentiated) == (2, 1)
     # The fit's own first fills are there.
@@ -98,7 +98,7 @@ def test_a_fit_that_starts_from_another_takes_no_passes(pack, tiny, conditioning
     out = start(given)
     (posterior,) = out.result
     assert posterior.evaluations.forward == posterior.evaluations.backward == 0
-    assert "starts from 6 gains a level of another picture" in out.ui["text"][-1] and "vipaint_cost" not in out.ui
+    assert "starts from 8 gains a level of another picture" in out.ui["text"][-1] and "vipaint_cost" not in out.ui
     more = pack.sampling.DrawMore(posterior, 0, 2)
     assert not more.demand.gradient and (more.calls.chains, more.calls.sample) == (0, 23)
     with torch.inference_mode():

@@ -173,9 +173,9 @@ def test_presets_say_their_price_before_they_run(editor: Editor, vue: bool) -> N
         editor.browser.wait(f"{preset}.options.getOptionLabel({preset}.value).includes(args.words)", 10, words=words)
         editor.browser.wait(f"{label if vue else shown}.includes(args.words)", 10, words=words)
 
-    price("balanced · 65 passes")
+    price("balanced · 70 passes")
     editor.browser.evaluate(f"({preset}.value = 'fast', 1)")
-    price("fast · 51 passes")
+    price("fast · 56 passes")
     editor.look_at("VIPaintInpaint")
     editor.run_to_fills(2)
     price("fast · about ")

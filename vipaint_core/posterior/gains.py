@@ -58,11 +58,6 @@ class Gains:
     def chains(self) -> int:
         return len(self.fills)
 
-    @classmethod
-    def none(cls, like: torch.Tensor) -> Gains:
-        """Before anything is found. like: (B, C, H, W), latents."""
-        return cls((), (), (), like.new_zeros(0, *like.shape))
-
     def at(self, s: float, image: torch.Tensor) -> Pairs | None:
         """What is known at level s for rows of the given images, (N,); None where nothing is.
 

@@ -22,20 +22,40 @@ from .driver import BATCH, DrawMethod, RowNoise, SampleResult, SampleState, draw
 from .smc import twisted_smc
 
 
-def posterior_method(
+def posterior_method(preset: Preset, posterior: HierarchicalPosterior) -> DrawMethod[LatentObservation]:
+    """Fills through the chain of a posterior and then by the preset's descent, each drawn by the refiner alone."""
+    return _method(preset, posterior, _sized(preset, posterior).descent(posterior.levels[0]))
+
+
+def chain_method(
+    fitted: FittedPosterior, number: int, recorder: Recorder | None = None
+) -> DrawMethod[LatentObservation]:
+    """The chain of this number, by what those before it have found. recorder: is told what its solver finds."""
+    steps = _sized(fitted.preset, fitted.posterior).chain_descent(fitted.posterior.levels[0], number)
+    return _method(fitted.preset, fitted.posterior, steps, fitted.gains, recorder)
+
+
+def further_method(fitted: FittedPosterior) -> DrawMethod[LatentObservation]:
+    """Fills that are no chains of the posterior: by its gains, where it has them or its preset will."""
+    if fitted.gains is None and not fitted.preset.chains:
+        return posterior_method(fitted.preset, fitted.posterior)
+    steps = _sized(fitted.preset, fitted.posterior).further_descent(fitted.posterior.levels[0])
+    return _method(fitted.preset, fitted.posterior, steps, fitted.gains)
+
+
+def _sized(preset: Preset, posterior: HierarchicalPosterior) -> Preset:
+    _, _, channels, height, width = posterior.mu.shape
+    return preset.at_size((channels, height, width))
+
+
+def _method(
     preset: Preset,
     posterior: HierarchicalPosterior,
+    steps: Sequence[LevelStep],
     gains: Gains | None = None,
     recorder: Recorder | None = None,
 ) -> DrawMethod[LatentObservation]:
-    """Fills through the chain of a posterior, on whichever device it lies, and then by the preset's descent.
-
-    gains: draw the fills, where given; otherwise each is drawn by the refiner alone.
-    recorder: is told what solvers find.
-    """
-    _, _, channels, height, width = posterior.mu.shape
-    sized = preset.at_size((channels, height, width))
-    steps = (sized.descent if gains is None else sized.further_descent)(posterior.levels[0])
+    """Fills through the chain of a posterior, on whichever device it lies, and then by these steps."""
 
     def draw(
         denoiser: CountingDenoiser, observation: LatentObservation, image: torch.Tensor, noise: RowNoise
@@ -201,11 +221,11 @@ def fit_gains(
 
     for number in range(0 if whole.gains is None else whole.gains.chains, wanted):
         state.recorder = state.recorder or Recorder(fitted.preset.fit.rank)
-        left = further_method(whole).planned_calls(len(fitted.observation.y), wanted - number - 1, batch)
+        left = (wanted - number - 1) * chain_method(whole, number + 1).planned_calls(len(whole.observation.y), 1, batch)
         drawn = draw_fills(
             denoiser,
             fitted.observation,
-            posterior_method(fitted.preset, fitted.posterior, whole.gains, state.recorder),
+            chain_method(whole, number, state.recorder),
             fitted.seed,
             1,
             first=number,
@@ -260,14 +280,6 @@ def shown_too(observation: LatentObservation, other: LatentObservation) -> float
     own = observation.weight > 0
     share = (own & shown).sum((1, 2, 3)) / own.sum((1, 2, 3)).clamp_min(1)
     return float(torch.where(observation.complete, 1.0, share).min())
-
-
-def further_method(fitted: FittedPosterior) -> DrawMethod[LatentObservation]:
-    """Fills after the first of a posterior: by its gains, where it has them or its preset will."""
-    gains = fitted.gains
-    if gains is None and fitted.preset.chains:
-        gains = Gains.none(fitted.posterior.mu[0])
-    return posterior_method(fitted.preset, fitted.posterior, gains)
 
 
 def sample(

@@ -160,8 +160,8 @@ def test_chains_are_drawn_where_a_fill_needs_them() -> None:
     assert chains_needed(fitted, 6, 1) == 3
     assert chains_needed(fit(Curved(), seen(), ALONE, 5), 6, 1) == 0
     whole = fit_gains(Curved(), fitted)
-    # Fills after the first are never differentiated: their seven products are forward passes.
-    assert whole.evaluations == Evaluations(16 + 2 * (16 + 7), 26)
+    # Fills after the first are never differentiated: a product in each of twelve steps, or seven, are forward passes.
+    assert whole.evaluations == Evaluations(16 + 2 * (16 + 12), 26)
     assert fit_gains(Curved(), whole) is whole
     assert sample(Curved(), whole, 5, 3).evaluations == Evaluations()
     assert sample(Curved(), whole, 6, 4).evaluations == Evaluations(4 * (16 + 7))
@@ -177,7 +177,7 @@ def test_unfinished_chains_go_on() -> None:
 
     def stop(progress: Progress) -> None:
         assert progress.stage == "chains"
-        if progress.call == 2 * 16 + 23 + 5:
+        if progress.call == 2 * 16 + 28 + 5:
             raise Stop
 
     state = GainState()
@@ -201,7 +201,7 @@ def test_pictures_with_nothing_to_paint_have_no_chains() -> None:
     latents = 0.9 + 0.1 * normal(3, 2, 3, 4)
     mixed = LatentObservation.masked(torch.cat([observation.y[:1], latents[1:2], observation.y[2:]]), weight, 0.1)
     fitted = fit_gains(Curved(), fit(Curved(), mixed, BALANCED, 5))
-    assert fitted.gains is not None and fitted.evaluations == Evaluations(2 * (16 + 2 * 23), 2 * 26)
+    assert fitted.gains is not None and fitted.evaluations == Evaluations(2 * (16 + 2 * 28), 2 * 26)
     assert all(not part[1].any() and part[2].any() for part in fitted.gains.products)
     assert torch.equal(drawn(fitted, 6, 2)[1], latents[1].expand(2, -1, -1, -1))
 

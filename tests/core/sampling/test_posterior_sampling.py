@@ -26,6 +26,7 @@ from vipaint_core import (
     Preset,
     Progress,
     ScheduleConfig,
+    chain_method,
     fit,
     further_method,
     posterior_method,
@@ -214,7 +215,7 @@ def test_presets_are_deterministic_and_counted(name: str) -> None:
     assert not torch.equal(fills.latents, sample(prior, again, 9, 3).latents)
     assert torch.isfinite(fills.latents).all()
     method, further = posterior_method(preset, first.posterior), further_method(first)
-    planned = method.calls + 2 * further.calls if preset.chains else 0
+    planned = method.calls + 2 * chain_method(first, 1).calls if preset.chains else 0
     assert {p.calls for p in heard if p.stage == "chains"} == {planned} - {0}
     assert {p.calls for p in heard if p.stage == "sample"} == {further.calls}
     assert len(heard) == preset.fit.calls + planned + further.calls
@@ -230,9 +231,11 @@ def test_presets_are_deterministic_and_counted(name: str) -> None:
         return Evaluations(2 * forward, 2 * backward)
 
     lowest = preset.fit.keypoints[0]
-    alone, by_gains = passes(preset.descent(lowest)), passes(preset.further_descent(lowest))
+    alone, chain, last = map(
+        passes, (preset.descent(lowest), preset.chain_descent(lowest, 1), preset.further_descent(lowest))
+    )
     # Three chains, with a seed of their own, and three fills of their findings; or three fills alone.
-    expected = [alone, *5 * [by_gains]] if preset.chains else 3 * [alone]
+    expected = [alone, *2 * [chain], *3 * [last]] if preset.chains else 3 * [alone]
     assert fills.evaluations == sum(expected, Evaluations())
     assert method.needs_gradient == (alone.backward > 0)
 
