@@ -38,6 +38,11 @@ class FittedPosterior:
     gains: Gains | None = None
     bound: BoundParts | None = None
 
+    @property
+    def sized_preset(self) -> Preset:
+        """The preset at the size of these latents."""
+        return self.preset.at_size(self.observation.shape)
+
     def rows(self, index: torch.Tensor) -> FittedPosterior:
         """The posterior of the given images, repeated as often as the index names them, without gains."""
         rows = replace(self, posterior=self.posterior.rows(index), observation=self.observation.rows(index))

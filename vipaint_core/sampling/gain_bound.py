@@ -41,7 +41,7 @@ def gain_bound(
 
     Raises ValueError for presets without chains, and for steps without noise, whose KL is infinite.
     """
-    preset = fitted.preset.at_size(fitted.observation.shape)
+    preset = fitted.sized_preset
     descent = (preset.further_descent if with_gains else preset.descent)(fitted.posterior.levels[0])
     steps = [step for step in descent if REFINERS[step.refiner].solves]
     if not preset.chains or not steps or not all(step.eta > 0 and step.s_next > 0 for step in steps):
@@ -81,8 +81,8 @@ def gain_bound(
 
 def bound_calls(fitted: FittedPosterior) -> int:
     """Network calls of the bound of one batch of draws."""
-    preset = fitted.preset.at_size(fitted.observation.shape)
-    steps = (step for step in preset.further_descent(fitted.posterior.levels[0]) if REFINERS[step.refiner].solves)
+    descent = fitted.sized_preset.further_descent(fitted.posterior.levels[0])
+    steps = (step for step in descent if REFINERS[step.refiner].solves)
     return fitted.posterior.K + sum(1 + REFINERS[step.refiner].forward_passes(step) for step in steps)
 
 

@@ -24,14 +24,15 @@ from .smc import twisted_smc
 
 def posterior_method(preset: Preset, posterior: HierarchicalPosterior) -> DrawMethod[LatentObservation]:
     """Fills through the chain of a posterior and then by the preset's descent, each drawn by the refiner alone."""
-    return _method(preset, posterior, _sized(preset, posterior).descent(posterior.levels[0]))
+    _, _, channels, height, width = posterior.mu.shape
+    return _method(preset, posterior, preset.at_size((channels, height, width)).descent(posterior.levels[0]))
 
 
 def chain_method(
     fitted: FittedPosterior, number: int, recorder: Recorder | None = None
 ) -> DrawMethod[LatentObservation]:
     """The chain of this number, by what those before it have found. recorder: is told what its solver finds."""
-    steps = _sized(fitted.preset, fitted.posterior).chain_descent(fitted.posterior.levels[0], number)
+    steps = fitted.sized_preset.chain_descent(fitted.posterior.levels[0], number)
     return _method(fitted.preset, fitted.posterior, steps, fitted.gains, recorder)
 
 
@@ -39,13 +40,8 @@ def further_method(fitted: FittedPosterior) -> DrawMethod[LatentObservation]:
     """Fills that are no chains of the posterior: by its gains, where it has them or its preset will."""
     if fitted.gains is None and not fitted.preset.chains:
         return posterior_method(fitted.preset, fitted.posterior)
-    steps = _sized(fitted.preset, fitted.posterior).further_descent(fitted.posterior.levels[0])
+    steps = fitted.sized_preset.further_descent(fitted.posterior.levels[0])
     return _method(fitted.preset, fitted.posterior, steps, fitted.gains)
-
-
-def _sized(preset: Preset, posterior: HierarchicalPosterior) -> Preset:
-    _, _, channels, height, width = posterior.mu.shape
-    return preset.at_size((channels, height, width))
 
 
 def _method(
@@ -55,7 +51,11 @@ def _method(
     gains: Gains | None = None,
     recorder: Recorder | None = None,
 ) -> DrawMethod[LatentObservation]:
-    """Fills through the chain of a posterior, on whichever device it lies, and then by these steps."""
+    """Fills through the chain of a posterior, on whichever device it lies, and then by these steps.
+
+    gains: what solvers begin with, where they recycle.
+    recorder: is told what solvers find.
+    """
 
     def draw(
         denoiser: CountingDenoiser, observation: LatentObservation, image: torch.Tensor, noise: RowNoise
@@ -270,7 +270,7 @@ def start_from(fitted: FittedPosterior, given: FittedPosterior) -> FittedPosteri
 
 def gain_levels(fitted: FittedPosterior) -> set[float]:
     """The noise levels at which further fills of a posterior ask for gains."""
-    steps = fitted.preset.at_size(fitted.observation.shape).further_descent(fitted.posterior.levels[0])
+    steps = fitted.sized_preset.further_descent(fitted.posterior.levels[0])
     return {step.s for step in steps if REFINERS[step.refiner].solves}
 
 
