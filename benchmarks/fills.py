@@ -33,6 +33,7 @@ from toy_prior import model as toy
 SEED = 8 * 10**8
 core: Any = PACK.core
 METHODS: dict[str, Any] = {name: core.PRESETS[name] for name in ("balanced", "thorough", "fast")}
+CHAINS: int = METHODS["balanced"].chains
 # Of each picture, drawn alone.
 ALONE = 3
 COUNTS = (1, 2, 4, 8, 16)
@@ -44,7 +45,8 @@ class Score:
 
     further: further fills of a picture.
     *_lead: what further fills have above those alone. *_error: its standard error over pictures, None of one.
-    each: passes of a fill alone, backward ones counted twice.
+    each, chain, last: passes of a fill alone, of a chain after the first, and of a fill after the chains; backward ones
+        counted twice.
     """
 
     world: str
@@ -63,54 +65,59 @@ class Score:
     energy_lead: float
     energy_error: float | None
     each: float
-    forward: float
-    backward: float
+    chain: float
+    last: float
     commit: str
     key: str
 
-    @property
-    def price(self) -> float:
-        """Passes of a further fill, backward ones counted twice."""
-        return self.forward + 2 * self.backward
-
     def of_run(self, fills: int) -> float:
         """What each of so many fills takes, the fit included."""
-        return (self.each + (fills - 1) * self.price) / fills
+        chains = min(fills, CHAINS) - 1
+        return (self.each + chains * self.chain + (fills - 1 - chains) * self.last) / fills
 
 
-class Fills(NamedTuple):
-    """latents: (N * fills, C, H, W) in the host's scale, all fills of the first picture first."""
+class Drawn(NamedTuple):
+    """alone, further: (N * fills, C, H, W) in the host's scale, all fills of the first picture first.
 
-    latents: torch.Tensor
-    forward: float
-    backward: float
+    each, chain, last: see `Score`.
+    """
+
+    alone: torch.Tensor
+    further: torch.Tensor
+    each: float
+    chain: float
+    last: float
 
 
-def drawn(world: Any, hole: torch.Tensor, preset: Any, count: int, further: int) -> tuple[Fills, Fills]:
-    """Fills alone of the first held-out pictures, and further ones; passes are those of one fill."""
+def drawn(world: Any, hole: torch.Tensor, preset: Any, count: int, further: int) -> Drawn:
+    """Of the first held-out pictures fills alone, and those from the second on."""
     model, vae = world.load()
     inputs = sampling_inputs(model, PACK.host.text_inputs.zero_conditioning(model), seed=SEED)
     image = rearrange(world.render(world.truths(count)), "n c h w -> n h w c")
     picture = PACK.observation.PictureInputs(None, image, repeat(hole.float(), "h w -> n h w", n=count), vae)
 
-    def work(denoiser: Any, device: torch.device) -> Any:
+    def passes(spent: Any, fills: int) -> float:
+        """Of each of so many fills of a picture."""
+        return float((spent.forward + 2 * spent.backward) / (count * fills))
+
+    def work(denoiser: Any, device: torch.device) -> Drawn:
         observation = PACK.observation.observe(inputs.info, picture, with_crosstalk=True).to(device)
         bare = core.fit(denoiser, observation, preset, SEED)
-        fitted = core.fit_gains(denoiser, bare, 1)
         alone = core.sample(denoiser, bare.without_gains(), SEED, ALONE)
-        return (alone, ALONE), (core.sample(denoiser, fitted, SEED, further, first=1), further)
+        single = core.fit_gains(denoiser, bare, 1)
+        whole = core.fit_gains(denoiser, single)
+        rest = core.sample(denoiser, whole, SEED, further, first=1)
+        return Drawn(
+            inputs.info.to_host_latent(alone.latents.cpu()),
+            inputs.info.to_host_latent(rest.latents.cpu()),
+            passes(alone.evaluations, ALONE),
+            passes(whole.evaluations - single.evaluations, CHAINS - 1),
+            passes(rest.evaluations, further + 1 - CHAINS),
+        )
 
     with torch.inference_mode():
-        found = PACK.host.denoiser.open_denoiser(inputs, work, shape=(8, *world.latent_shape), gradient=True)
-    first, second = (
-        Fills(
-            inputs.info.to_host_latent(result.latents.cpu()),
-            result.evaluations.forward / (count * fills),
-            result.evaluations.backward / (count * fills),
-        )
-        for result, fills in found
-    )
-    return first, second
+        result: Drawn = PACK.host.denoiser.open_denoiser(inputs, work, shape=(8, *world.latent_shape), gradient=True)
+    return result
 
 
 class Judged(NamedTuple):
@@ -121,10 +128,10 @@ class Judged(NamedTuple):
     energy: torch.Tensor
 
 
-def judged(world: Any, hole: torch.Tensor, fills: Fills, count: int) -> Judged:
+def judged(world: Any, hole: torch.Tensor, latents: torch.Tensor, count: int) -> Judged:
     truths = world.truths(count)
     with torch.inference_mode():
-        painted = toy.decode(world.load().vae, fills.latents)
+        painted = toy.decode(world.load().vae, latents)
     by_picture = rearrange(painted, "(n fills) ... -> n fills ...", n=count)
     each = by_picture.shape[1]
     alone = [world.judge(rows, truths[row : row + 1], hole, each).both for row, rows in enumerate(by_picture)]
@@ -142,7 +149,7 @@ def lead(further: torch.Tensor, alone: torch.Tensor) -> tuple[float, float | Non
 def score(name: str, method: str, hole: str, count: int, further: int) -> Score:
     world, mask = WORLDS[name], WORLDS[name].hole(hole)
     fills = drawn(world, mask, METHODS[method], count, further)
-    one, other = (judged(world, mask, part, count) for part in fills)
+    one, other = (judged(world, mask, part, count) for part in (fills.alone, fills.further))
     both, energy = lead(other.both, one.both), lead(other.energy, one.energy)
     return Score(
         name,
@@ -160,9 +167,9 @@ def score(name: str, method: str, hole: str, count: int, further: int) -> Score:
         energy=float(other.energy.mean()),
         energy_lead=energy[0],
         energy_error=energy[1],
-        each=fills[0].forward + 2 * fills[0].backward,
-        forward=fills[1].forward,
-        backward=fills[1].backward,
+        each=fills.each,
+        chain=fills.chain,
+        last=fills.last,
         commit=commit(),
         key=key(name, method, hole, count, further),
     )
@@ -209,12 +216,12 @@ COLUMNS: tuple[Column[Score], ...] = (
     Column("lead", lambda s: 255 * s.energy_lead, "{:+.2f}"),
     Column("+-", lambda s: scaled(s.energy_error, 255), "{:.2f}"),
     Column("passes, alone", lambda s: s.each, "{:.0f}", "of a fill, backward ones counted twice"),
-    Column("forward", lambda s: s.forward, "{:.0f}", "passes of a further fill"),
-    Column("backward", lambda s: s.backward, "{:.0f}"),
+    Column("second, third", lambda s: s.chain, "{:.0f}", "passes of each of these further fills"),
+    Column("others", lambda s: s.last, "{:.0f}", "passes of each of these"),
 )
 EXPLANATION = f"""\
 The first fill of every picture is drawn by its solver alone; here {ALONE} are. Further ones, from the second on, are drawn by
-what those before them have found, {METHODS["balanced"].chains} of a picture at most.
+what those before them have found, {CHAINS} of a picture at most.
 
 {legend(COLUMNS)}
 """
@@ -251,7 +258,7 @@ def summary(scores: list[Score]) -> str:
                 ),
                 " / ".join("-" if value is None else f"{value:+.3f}" for value in tv),
                 with_error([255 * row.energy_lead for row in own], energy_errors, "{:+.2f}"),
-                f"{own[0].price:.0f}",
+                f"{own[0].last:.0f}",
                 *(f"{statistics.mean(row.of_run(fills) for row in own):.0f}" for fills in COUNTS),
             )
         )
@@ -271,7 +278,7 @@ BENCHMARK = Benchmark(
     ),
     counts=(
         Count("pictures", usual=16, quick=1, most=min(world.held_out for world in WORLDS.values())),
-        Count("further", usual=5, quick=2, least=2),
+        Count("further", usual=5, quick=3, least=3),
     ),
     explanation=EXPLANATION,
     facts=lambda options: f"{options.pictures} pictures, {options.further} further fills, seed {SEED}",

@@ -17,29 +17,28 @@ def test_quick_run_writes_tables(comfyui: Path, tmp_path: Path, monkeypatch: pyt
     if not CHECKPOINT.is_file():
         pytest.skip(f"no {CHECKPOINT.name}: train it with `python -m toy_prior.train`")
     monkeypatch.setattr(parts, "CACHE", tmp_path / "parts")
-    choice = ["--methods", "balanced", "--further", "2", "--quick", "--out", str(tmp_path)]
+    choice = ["--methods", "balanced", "--quick", "--out", str(tmp_path)]
     assert fills.BENCHMARK.main("", choice) == 0
     with open(tmp_path / "fills.csv", encoding="utf-8", newline="") as file:
         (row,) = csv.DictReader(file)
     assert (row["world"], row["method"], row["hole"]) == ("portraits", "balanced", "centre")
-    # A further fill is not differentiated; one alone has 16 forward and 26 backward passes.
-    assert (float(row["forward"]), float(row["backward"]), float(row["each"])) == (23, 0, 68)
+    # Alone 16 forward and 26 backward passes; later ones are not differentiated.
+    assert (float(row["each"]), float(row["chain"]), float(row["last"])) == (68, 28, 23)
     # Of one picture there is no standard error.
     assert row["both_error"] == ""
     assert "| balanced " in (tmp_path / "fills.md").read_text("utf-8")
 
 
 def row(hole: str, both: float, error: float | None) -> fills.Score:
-    alone = {"alone_both": 0.5, "alone_tv": None, "alone_energy": 0.1, "each": 100.0}
+    alone = {"alone_both": 0.5, "alone_tv": None, "alone_energy": 0.1}
     leads = {"both_lead": both - 0.5, "both_error": error, "energy_lead": -0.01, "energy_error": error}
-    spent = {"forward": 20.0, "backward": 2.0, "commit": "", "key": ""}
+    spent = {"each": 100.0, "chain": 30.0, "last": 20.0, "commit": "", "key": ""}
     return fills.Score("portraits", "balanced", hole, 1, 2, **alone, **leads, **spent, both=both, tv=None, energy=0.09)
 
 
 def test_the_price_of_a_run() -> None:
     one = row("centre", 1.0, None)
-    assert one.price == 24
-    assert [one.of_run(count) for count in (1, 2, 4, 8)] == [100, 62, 43, 33.5]
+    assert [one.of_run(count) for count in (1, 2, 4, 8)] == [100, 65, 45, 32.5]
 
 
 def test_the_lead_is_that_of_pictures() -> None:
