@@ -95,17 +95,10 @@ def scene(name: str, count: int) -> Scene:
     return Scene(pictures.Attributes(hue, groups), holes)
 
 
-def of_pictures(fitted: Any, indices: list[int], chains: int) -> Any:
-    """A posterior of some of its pictures, with gains of their first chains."""
+def of_pictures(fitted: Any, indices: list[int]) -> Any:
+    """A posterior of some of its pictures, with their gains."""
     index = torch.tensor(indices)
-    gains = fitted.gains.rows(index)
-    share = [slice(0, part.shape[1] // gains.chains * chains) for part in gains.directions]
-    directions, products = (
-        tuple(part[:, kept] for part, kept in zip(parts, share, strict=True))
-        for parts in (gains.directions, gains.products)
-    )
-    gains = replace(gains, directions=directions, products=products, fills=gains.fills[:chains])
-    return replace(fitted.rows(index), gains=gains)
+    return replace(fitted.rows(index), gains=fitted.gains.rows(index))
 
 
 def without_gains(gains: Any) -> Any:
@@ -133,22 +126,23 @@ def score_scene(name: str, methods: list[str], count: int, fills: int) -> Iterat
         with torch.inference_mode():
             return PACK.host.denoiser.open_denoiser(inputs, work, shape=(8, *toy.LATENT_SHAPE), gradient=True)
 
-    def chains(denoiser: Any, device: torch.device) -> Any:
-        return core.fit_gains(denoiser, core.fit(denoiser, observation.to(device), BALANCED, SEED)).to("cpu")
+    def chains(denoiser: Any, device: torch.device) -> tuple[Any, Any]:
+        single = core.fit_gains(denoiser, core.fit(denoiser, observation.to(device), BALANCED, SEED), 1)
+        return single.to("cpu"), core.fit_gains(denoiser, single).to("cpu")
 
-    fitted = opened(chains)
-    per_chain = (fitted.evaluations.forward + 2 * fitted.evaluations.backward) / (count * BALANCED.chains)
+    single, whole = opened(chains)
+    first = (single.evaluations.forward + 2 * single.evaluations.backward) / count
     for method in methods:
         source = METHODS[method]
 
         def draw(denoiser: Any, device: torch.device, source: Source = source) -> list[Any]:
             drawn = []
             for index in range(count):
-                start = of_pictures(fitted, [index], source.own or BALANCED.chains)
+                start = of_pictures(single if source.own == 1 else whole, [index])
                 if not source.own:
                     start = replace(start, gains=without_gains(start.gains))
                 if others := nearest(index, count, source.others):
-                    lent = core.start_from(start, of_pictures(fitted, others, BALANCED.chains)).gains
+                    lent = core.start_from(start, of_pictures(whole, others)).gains
                     start = replace(start, gains=start.gains.joined(lent) if source.own else lent)
                 start = start.to(device)
                 drawn.append(core.sample(denoiser, start, SEED + 1 + index, fills))
@@ -170,7 +164,7 @@ def score_scene(name: str, methods: list[str], count: int, fills: int) -> Iterat
             count,
             fills,
             **means,
-            first=per_chain if source.own else further,
+            first=first if source.own else further,
             further=further,
             commit=commit(),
             key=key(method, name, count, fills),
