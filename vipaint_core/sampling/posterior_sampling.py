@@ -213,15 +213,17 @@ def fit_gains(
     if wanted <= there:
         return fitted
     state = state if state is not None else GainState()
-    whole, left = state.fitted or fitted, 0
+    whole = state.fitted or fitted
+    first = number = 0 if whole.gains is None else whole.gains.chains
+    later = chain_method(whole, first + 1)
 
     def report(progress: Progress) -> None:
         assert callback is not None
+        left = (wanted - number - 1) * later.planned_calls(len(fitted.observation.y), 1, batch)
         callback(replace(progress, calls=progress.calls + left))
 
-    for number in range(0 if whole.gains is None else whole.gains.chains, wanted):
+    for number in range(first, wanted):
         state.recorder = state.recorder or Recorder(fitted.preset.fit.rank)
-        left = (wanted - number - 1) * chain_method(whole, number + 1).planned_calls(len(whole.observation.y), 1, batch)
         drawn = draw_fills(
             denoiser,
             fitted.observation,
