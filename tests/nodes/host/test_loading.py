@@ -20,7 +20,7 @@ def test_streamed_weights_are_not_differentiated(pack, tiny, paint, monkeypatch,
     monkeypatch.setattr(pack.host.loading, "is_elsewhere", lambda *_: True)
     found = paint(preset="balanced", gradients="full")[0]["samples"]
     assert torch.equal(found, expected)
-    assert "gradients jacobian_free, 2 at once: the weights of SD3 are streamed" in messages()[-1]
+    assert "gradients jacobian_free, 1 at once: the weights of SD3 are streamed" in messages()[-1]
 
 
 def test_streamed_control_networks_are_found(pack, tiny):
